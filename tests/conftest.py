@@ -1,0 +1,90 @@
+"""What all tests share: markers, seeds that are always printed, and NOT RUN apart from passed.
+
+Markers:
+    cluster: starts real node processes. All go to one worker: clusters must not compete.
+    slow: takes more than about ten seconds (`pytest -m "not slow"` for a quick round).
+
+Hypothesis profiles, chosen by HYPOTHESIS_PROFILE: `default`; `ci` (also chosen by CI=true), which depends on
+no example database; `soak`, for hours. Every run draws a seed, prints it in the header, and can be repeated
+with `--hypothesis-seed`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+NOT_RUN = "NOT RUN: "
+
+# No deadlines: machines are shared, and a slow example is no wrong one (pytest-timeout ends the stuck ones).
+_BASE = settings(
+    max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("default", _BASE)
+settings.register_profile("ci", _BASE, database=None)
+settings.register_profile("soak", _BASE, max_examples=5_000)
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "default")
+settings.load_profile(_PROFILE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers; draw a seed for Hypothesis if none was given (workers get the controller's)."""
+    config.addinivalue_line("markers", "cluster: starts real node processes; such tests share one worker")
+    config.addinivalue_line("markers", "slow: takes more than about ten seconds")
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The line that makes a run repeatable."""
+    seed = config.option.hypothesis_seed
+    return f"hypothesis profile {_PROFILE!r}, seed {seed} (again: --hypothesis-seed={seed})"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Send all cluster tests to one worker."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.fixture
+def not_run() -> Callable[[str], NoReturn]:
+    """`not_run("docker not found")` ends a test that lacks something: reported as NOT RUN, not passed."""
+
+    def stop(reason: str) -> NoReturn:
+        pytest.skip(NOT_RUN + reason)
+
+    return stop
+
+
+def _missing(report: pytest.CollectReport | pytest.TestReport) -> str | None:
+    """Why the test was not run, if `not_run` (or a skip whose reason says so) ended it."""
+    if not report.skipped or not isinstance(report.longrepr, tuple):
+        return None
+    reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+    return reason.removeprefix(NOT_RUN) if reason.startswith(NOT_RUN) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    """Count what was not run in a category of its own, shown in the closing line."""
+    return None if _missing(report) is None else ("not run", "N", "NOT RUN")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was not run, with the reasons."""
+    reports = terminalreporter.getreports("not run")
+    if reports:
+        terminalreporter.section("NOT RUN")
+        for report in reports:
+            terminalreporter.write_line(f"{NOT_RUN}{report.nodeid}: {_missing(report)}")
