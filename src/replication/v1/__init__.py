@@ -1,0 +1,1 @@
+"""Generated messages and service stubs of the protobuf package `replication.v1` (`make proto`). Do not edit."""
