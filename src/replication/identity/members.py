@@ -1,0 +1,155 @@
+"""The member set of one epoch, and the gate a key passes before it becomes a member's.
+
+The order of members counts: the coordinator of view v is member v mod n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from replication.consensus.rules import max_byzantine_faults
+from replication.errors import OperatorError
+from replication.identity.keys import PUBLIC_KEY_SIZE, SigningKey, admit_public_key, verify
+from replication.identity.names import is_member_id
+from replication.identity.signbytes import possession_bytes
+
+__all__ = [
+    "MAX_MEMBERS",
+    "MAX_WEIGHT",
+    "Member",
+    "MemberSet",
+    "MemberSetError",
+    "admit_member_key",
+    "prove_possession",
+]
+
+MAX_MEMBERS: Final = 100
+"""Work per block grows with n, certificates with it; no cluster of monitors has come near."""
+
+MAX_WEIGHT: Final = 1_000_000
+"""Enough to state any share to six digits; totals stay within exact JSON numbers."""
+
+
+class MemberSetError(OperatorError, ValueError):
+    """A member, or a set of members, is not legal."""
+
+    reason: ClassVar[str] = "MEMBER_SET_REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One voter: its identifier, raw Ed25519 public key, voting weight, and address as ``host:port``.
+
+    Raises:
+        MemberSetError: the identifier is not legal, the key does not have 32 bytes, or the weight is not a
+            whole number from 1 to `MAX_WEIGHT`. The key itself is judged by `admit_member_key`, once.
+    """
+
+    id: str
+    public_key: bytes
+    weight: int
+    address: str
+
+    def __post_init__(self) -> None:
+        if not is_member_id(self.id):
+            raise MemberSetError(
+                f"id of a member must be 1 to 64 characters of A-Z a-z 0-9 . _ -, not {self.id!r:.80}"
+            )
+        if type(self.public_key) is not bytes or len(self.public_key) != PUBLIC_KEY_SIZE:
+            raise MemberSetError(f"public_key of member {self.id} must be {PUBLIC_KEY_SIZE} raw bytes")
+        if type(self.weight) is not int or not 1 <= self.weight <= MAX_WEIGHT:
+            raise MemberSetError(
+                f"weight of member {self.id} must be a whole number from 1 to {MAX_WEIGHT}, "
+                f"not {self.weight!r:.80}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSet:
+    """The members of one epoch, in the order that the coordinators take turns.
+
+    Raises:
+        MemberSetError: fewer than one or more than `MAX_MEMBERS` members, a negative epoch, or two members
+            that share an identifier or a key (one key with two votes would break every quorum).
+    """
+
+    epoch: int
+    members: tuple[Member, ...]
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if type(self.epoch) is not int or not 0 <= self.epoch < 2**64:
+            raise MemberSetError(f"epoch must be a whole number from 0 to 2**64 - 1, not {self.epoch!r:.80}")
+        object.__setattr__(self, "members", tuple(self.members))
+        if not 1 <= len(self.members) <= MAX_MEMBERS:
+            raise MemberSetError(f"a cluster has 1 to {MAX_MEMBERS} members, not {len(self.members)}")
+        owners: dict[bytes, str] = {}
+        index: dict[str, int] = {}
+        for position, member in enumerate(self.members):
+            if member.id in index:
+                raise MemberSetError(f"two members have the id {member.id}; give each its own")
+            if member.public_key in owners:
+                raise MemberSetError(
+                    f"members {owners[member.public_key]} and {member.id} have the same public key; "
+                    "make a key for each"
+                )
+            index[member.id] = position
+            owners[member.public_key] = member.id
+        object.__setattr__(self, "_index", index)
+
+    @property
+    def n(self) -> int:
+        """How many members there are."""
+        return len(self.members)
+
+    @property
+    def max_faulty(self) -> int:
+        """f: how many members may be faulty, (n - 1) // 3."""
+        return max_byzantine_faults(self.n)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Identifiers of the members, in their order."""
+        return tuple(self._index)
+
+    def __contains__(self, member_id: object) -> bool:
+        return member_id in self._index
+
+    def index_of(self, member_id: str) -> int:
+        """Position of a member; `KeyError` if there is none with this id."""
+        return self._index[member_id]
+
+    def get(self, member_id: str) -> Member | None:
+        """The member with this id, or None."""
+        position = self._index.get(member_id)
+        return None if position is None else self.members[position]
+
+    def public_key(self, member_id: str) -> bytes:
+        """Raw public key of a member; `KeyError` if there is none with this id."""
+        return self.members[self._index[member_id]].public_key
+
+
+def prove_possession(key: SigningKey, member_id: str, nonce: bytes) -> bytes:
+    """Signature by which the owner of `key` asks to be `member_id` of the cluster with this genesis nonce."""
+    return key.sign(possession_bytes(member=member_id, public_key=key.public_key, nonce=nonce))
+
+
+def admit_member_key(member_id: str, public_key: bytes, nonce: bytes, possession: bytes) -> None:
+    """The gate: judge a public key and its proof of possession before it becomes a member's.
+
+    Without the proof, someone could register another's key under a name of their own and claim its
+    signatures.
+
+    Raises:
+        KeyRefusedError: the key is malformed or weak.
+        MemberSetError: the proof does not verify for this member, key and nonce.
+    """
+    admit_public_key(public_key)
+    if not verify(
+        public_key, possession, possession_bytes(member=member_id, public_key=public_key, nonce=nonce)
+    ):
+        raise MemberSetError(
+            f"the proof of possession of member {member_id} does not verify: the holder of the private key "
+            "must sign for this id, this public key and this nonce"
+        )
