@@ -1,0 +1,1 @@
+"""The record: audit chain, blocks, certificates, the store, and the independent verifier."""

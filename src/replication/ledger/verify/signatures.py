@@ -1,0 +1,67 @@
+"""Who signed what: every signature in a file goes through one `SignatureChecker`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+
+from replication.identity import keys
+from replication.identity.genesis import Genesis
+from replication.identity.members import MemberSet
+
+from .errors import VerificationError
+
+__all__ = ["MembersAt", "SignatureChecker", "genesis_members"]
+
+MembersAt = Callable[[int], MemberSet]
+"""From an epoch to its members; raises `VerificationError` for an epoch that the record has not reached."""
+
+# Votes of one ballot share one signature. Ballots that are still coming in are few; this bounds memory only.
+_BALLOTS_REMEMBERED = 4096
+
+
+def genesis_members(genesis: Genesis) -> MembersAt:
+    """The members of epoch 0: the only one, as long as the record has no event that begins another."""
+
+    def members_at(epoch: int) -> MemberSet:
+        if epoch != genesis.members.epoch:
+            raise VerificationError(
+                f"epoch {epoch} has not begun: nothing has ended epoch {genesis.members.epoch}"
+            )
+        return genesis.members
+
+    return members_at
+
+
+class SignatureChecker:
+    """Checks members' signatures, and counts in `checked` how many it verified."""
+
+    def __init__(self, cluster_id: bytes, members_at: MembersAt) -> None:
+        self.cluster_id = cluster_id
+        self.members_at = members_at
+        self.checked = 0
+        self._ballots: OrderedDict[bytes, None] = OrderedDict()
+
+    def check(self, signer: str, epoch: int, signature: bytes, message: bytes, field: str) -> None:
+        """Raise unless `signature` is the signature over `message` of `signer`, a member in `epoch`."""
+        members = self.members_at(epoch)
+        if signer not in members:
+            raise VerificationError(f"{field}: {signer[:80]!r} is not a member in epoch {epoch}")
+        self.checked += 1
+        if not keys.verify(members.public_key(signer), signature, message):
+            raise VerificationError(f"{field} is not a signature of {signer} over this content")
+
+    def check_ballot(self, voter: str, epoch: int, signature: bytes, message: bytes, field: str) -> None:
+        """As `check`, but a ballot seen lately with the same bytes throughout is not verified again.
+
+        `message` are ballot sign-bytes: they name the voter and the epoch.
+        """
+        key = sha256(signature + message).digest()
+        if key in self._ballots:
+            self._ballots.move_to_end(key)
+            return
+        self.check(voter, epoch, signature, message, field)
+        self._ballots[key] = None
+        if len(self._ballots) > _BALLOTS_REMEMBERED:
+            self._ballots.popitem(last=False)
