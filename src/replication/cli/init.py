@@ -1,0 +1,59 @@
+"""`acp init`: the files of a new cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replication.cli.options import JsonOption
+from replication.cli.output import note, print_json
+
+__all__ = ["init"]
+
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        help="How the voters decide: manual, cel:FILE or python:package.module:callable.", metavar="POLICY"
+    ),
+]
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder to make; must be empty or missing.")
+    ],
+    nodes: Annotated[int, typer.Option(help="How many voters. 4 survive one fault, 7 two.")] = 4,
+    name: Annotated[str, typer.Option(help="The cluster's name, for people.")] = "agent-consensus",
+    hosts: Annotated[
+        str, typer.Option(help="Hosts of the nodes, separated by commas: one for each node, or one for all.")
+    ] = "",
+    base_port: Annotated[
+        int | None, typer.Option(help="First port. Default: free ports of this machine; 7001 with --hosts.")
+    ] = None,
+    policy: PolicyOption = "manual",
+    json: JsonOption = False,
+) -> None:
+    """Make the files of a new cluster: authority, genesis, node homes, client certificates."""
+    from replication.cli.provision import parse_policy, provision_cluster
+
+    genesis = provision_cluster(
+        directory,
+        nodes=nodes,
+        name=name,
+        hosts=[host.strip() for host in hosts.split(",")] if hosts else (),
+        base_port=base_port,
+        policy=parse_policy(policy),
+    )
+    members = [{"id": member.id, "address": member.address} for member in genesis.members.members]
+    if json:
+        print_json({"cluster_id": genesis.cluster_id, "directory": str(directory), "members": members})
+        return
+    note(
+        f"Cluster {genesis.name} ({genesis.cluster_id.hex()[:16]}…) with {len(members)} nodes in {directory}:"
+    )
+    for member in members:
+        note(f"  {member['id']}  {member['address']}")
+    note(f"Keep {directory / 'ca' / 'ca.key'} safe and off the nodes.")
+    note(f"Start the cluster with: acp up --dir {directory}")

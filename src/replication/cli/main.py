@@ -1,0 +1,183 @@
+"""The application `acp`, and the one place where errors become messages and exit codes.
+
+==== =======================================================================
+0    done
+1    internal error (of this program or of a node)
+2    wrong usage, or a request that is malformed
+3    no such proposal, voter or entry
+4    the state of the cluster does not allow it
+5    permission denied, or the certificate is not accepted
+6    no node could be reached, or the answer did not come in time
+7    verification failed
+8    files, keys, configuration, certificates or ports have to be put right
+9    a record is damaged, or a disk failed
+130  interrupted
+==== =======================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+
+from replication.cli import agreement as agreement_commands
+from replication.cli import audit as audit_commands
+from replication.cli import bench as bench_command
+from replication.cli import certificate as certificate_commands
+from replication.cli import close as close_command
+from replication.cli import demo as demo_command
+from replication.cli import execute as execute_command
+from replication.cli import history as history_command
+from replication.cli import init as init_command
+from replication.cli import node as node_command
+from replication.cli import proposals as proposals_commands
+from replication.cli import propose as propose_command
+from replication.cli import status as status_command
+from replication.cli import summary as summary_command
+from replication.cli import up as up_commands
+from replication.cli import vote as vote_command
+from replication.cli.options import with_connection
+from replication.cli.output import note
+from replication.errors import CallerError, OperatorError, ReplicationError, StorageError
+
+__all__ = ["ExitCode", "app", "exit_code", "main"]
+
+TRACE_VARIABLE = "ACP_TRACEBACK"
+"""Set to 1 to see where an error comes from."""
+
+
+class ExitCode(IntEnum):
+    """What the exit codes of `acp` mean."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    DENIED = 5
+    UNAVAILABLE = 6
+    VERIFICATION = 7
+    OPERATOR = 8
+    STORAGE = 9
+    INTERRUPTED = 130
+
+
+app = typer.Typer(
+    name="acp",
+    help="Agent Consensus: a cluster of voters that decides together, and proves what it decided.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+audit_app = typer.Typer(help="The replicated audit record.", no_args_is_help=True)
+
+CLUSTER, VOTING, RECORD, TOOLS = "A cluster", "Voting", "The record", "Trying it out"
+
+app.command("init", rich_help_panel=CLUSTER)(init_command.init)
+app.command("up", rich_help_panel=CLUSTER)(up_commands.up)
+app.command("down", rich_help_panel=CLUSTER)(up_commands.down)
+app.command("node", rich_help_panel=CLUSTER)(node_command.node)
+app.command("status", rich_help_panel=CLUSTER)(with_connection(status_command.status))
+app.command("propose", rich_help_panel=VOTING)(with_connection(propose_command.propose))
+app.command("vote", rich_help_panel=VOTING)(with_connection(vote_command.vote))
+app.command("close", rich_help_panel=VOTING)(with_connection(close_command.close))
+app.command("execute", rich_help_panel=VOTING)(with_connection(execute_command.execute))
+app.command("proposals", rich_help_panel=VOTING)(with_connection(proposals_commands.proposals))
+app.command("show", rich_help_panel=VOTING)(with_connection(proposals_commands.show))
+app.command("history", rich_help_panel=VOTING)(with_connection(history_command.history))
+app.command("agreement", rich_help_panel=VOTING)(with_connection(agreement_commands.agreement))
+app.command("blocs", rich_help_panel=VOTING)(with_connection(agreement_commands.blocs))
+app.command("summary", rich_help_panel=RECORD)(with_connection(summary_command.summary))
+app.command("certificate", rich_help_panel=RECORD)(with_connection(certificate_commands.certificate))
+app.command("verify", rich_help_panel=RECORD)(certificate_commands.verify)
+app.add_typer(audit_app, name="audit", rich_help_panel=RECORD)
+audit_app.command("log")(with_connection(audit_commands.log))
+audit_app.command("export")(with_connection(audit_commands.export))
+audit_app.command("verify")(audit_commands.verify)
+app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
+app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from replication import __version__
+
+        sys.stdout.write(f"acp {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Agent Consensus: a cluster of voters that decides together, and proves what it decided."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `acp` with `arguments` (default: those of the process) and return the exit code."""
+    # What gRPC would log about failed handshakes is in our own messages; its fork handlers are for forking
+    # servers.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="acp")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except KeyboardInterrupt:
+        note("interrupted")
+        return ExitCode.INTERRUPTED
+    except Exception as error:  # the last place that can turn it into words
+        if os.environ.get(TRACE_VARIABLE):
+            traceback.print_exc()
+        note(describe(error))
+        return exit_code(error)
+    return ExitCode.OK
+
+
+def describe(error: Exception) -> str:
+    """The error as the person at the terminal reads it."""
+    if isinstance(error, ReplicationError):
+        fields = "".join(f"\n  {name}: {problem}" for name, problem in getattr(error, "fields", ()))
+        return f"error: {error} [{error.reason}]{fields}"
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'the system'}: {error.strerror or error}"
+    kind = type(error).__name__
+    return f"internal error: {kind}: {error}. Run it again with {TRACE_VARIABLE}=1 and report what it shows."
+
+
+def exit_code(error: Exception) -> ExitCode:
+    """The exit code for an error, by who has to act on it."""
+    from replication.client import errors as remote
+    from replication.ledger.verify import VerificationError
+
+    # The first class that fits counts, so the special ones stand before their families.
+    table: tuple[tuple[type[Exception] | tuple[type[Exception], ...], ExitCode], ...] = (
+        (VerificationError, ExitCode.VERIFICATION),
+        (remote.NotFoundError, ExitCode.NOT_FOUND),
+        (remote.ConflictError, ExitCode.CONFLICT),
+        ((remote.PermissionDeniedError, remote.UnauthenticatedError), ExitCode.DENIED),
+        (
+            (
+                remote.UnavailableError,
+                remote.DeadlineExceededError,
+                remote.CallCancelledError,
+                remote.ResourceExhaustedError,
+            ),
+            ExitCode.UNAVAILABLE,
+        ),
+        (StorageError, ExitCode.STORAGE),
+        (CallerError, ExitCode.USAGE),
+        ((OperatorError, OSError), ExitCode.OPERATOR),
+    )
+    for kinds, code in table:
+        if isinstance(error, kinds):
+            return code
+    return ExitCode.INTERNAL

@@ -1,0 +1,127 @@
+"""The options that every command with a connection shares, declared once.
+
+`with_connection` turns a command written as ``def verb(options: Connection, ...)`` into one whose signature
+has the shared options, which is what typer reads."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from replication.client import Client, ClusterHandle
+
+__all__ = ["Connection", "DirectoryOption", "JsonOption", "to_milliseconds", "with_connection"]
+
+PANEL: Final = "Connection"
+CLIENT_ROUNDS: Final = 3
+"""How often a command tries all nodes before it says that none answers: about half a second for a stopped
+cluster.
+"""
+
+DirectoryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dir",
+        envvar="ACP_DIR",
+        help="Cluster folder, as acp init makes it.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where to connect and as whom. The fields are the shared options."""
+
+    directory: DirectoryOption = None
+    role: Annotated[
+        str,
+        typer.Option(
+            help="Client certificate to use: viewer, operator, admin, executor.", rich_help_panel=PANEL
+        ),
+    ] = "admin"
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[ID=]HOST:PORT of a node; may be repeated.", show_default=False, rich_help_panel=PANEL
+        ),
+    ] = None
+    cert: Annotated[
+        Path | None, typer.Option(help="Client certificate (PEM).", show_default=False, rich_help_panel=PANEL)
+    ] = None
+    key: Annotated[
+        Path | None, typer.Option(help="Its private key (PEM).", show_default=False, rich_help_panel=PANEL)
+    ] = None
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="The cluster's authority (PEM).", show_default=False, rich_help_panel=PANEL),
+    ] = None
+    node: Annotated[
+        str | None,
+        typer.Option(help="Ask this member and no other.", show_default=False, rich_help_panel=PANEL),
+    ] = None
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole call.", rich_help_panel=PANEL)] = 10.0
+    json: JsonOption = False
+
+    def handle(self) -> ClusterHandle:
+        """The connection that these options describe. Raises what `replication.client.resolve` raises."""
+        from replication.client import resolve
+
+        return resolve(
+            directory=self.directory,
+            role=self.role,
+            endpoints=self.endpoint or (),
+            certificate=self.cert,
+            key=self.key,
+            authority=self.ca,
+            node=self.node,
+        )
+
+    def open(self) -> Client:
+        """A client on that connection."""
+        from replication.client import Client
+
+        return Client(self.handle(), rounds=CLIENT_ROUNDS)
+
+
+def with_connection(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the first parameter of `command` by the fields of `Connection`, at the end of its signature."""
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    shared = list(inspect.signature(Connection, eval_str=True).parameters.values())
+    names = [item.name for item in fields(Connection)]
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        options = Connection(**{name: arguments.pop(name) for name in names})
+        command(options, **arguments)
+
+    parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in (*own, *shared)]
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {item.name: item.annotation for item in parameters}
+    return run
+
+
+def to_milliseconds(seconds: float | None, option: str) -> int | None:
+    """Seconds of the command line as the wire's whole milliseconds; None stays None. Raises `UsageError`."""
+    from replication.client import UsageError
+
+    if seconds is None:
+        return None
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise UsageError(
+            f"{option} {seconds:g} is not possible. Give seconds from 0 (no limit) to {MAX_SECONDS}."
+        )
+    return round(seconds * 1000)
+
+
+MAX_SECONDS: Final = 10 * 365 * 24 * 3600
+"""Ten years; longer is a mistake in the unit."""

@@ -1,0 +1,262 @@
+"""Node processes of a local cluster: start them, find out whether they run, wait for them, stop them by pid.
+
+A pid in a file proves nothing, since pids are used again after a while. Before a process is signalled, its
+command line in /proc has to name the node's home."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from replication.errors import OperatorError
+
+if TYPE_CHECKING:
+    from replication.client import AsyncClient, ClusterHandle, ClusterPicture
+
+__all__ = [
+    "LocalCluster",
+    "is_node_of",
+    "read_pid",
+    "running_pid",
+    "stop_on_signal",
+    "stop_pids",
+    "wait_until_ready",
+    "wait_until_settled",
+]
+
+PID_FILE: Final = "node.pid"
+LOG_FILE: Final = "node.log"
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 10.0
+"""A node that has not ended by then after SIGTERM is killed; its record survives that."""
+
+_POLL_SECONDS: Final = 0.05
+_LOG_LINES: Final = 8
+
+
+def read_pid(home: Path) -> int | None:
+    """The pid in a home's node.pid; None when there is none or it is not a pid."""
+    try:
+        text = (home / PID_FILE).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdigit() and 1 < int(text) < 2**31 else None
+
+
+def is_node_of(pid: int, home: Path) -> bool:
+    """Whether process `pid` is alive (no zombie) and was started as the node of `home`."""
+    try:
+        state = (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()[0]
+        )
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        base = Path(f"/proc/{pid}/cwd").readlink()
+    except (OSError, IndexError):
+        return False
+    wanted = home.resolve()
+    arguments = [os.fsdecode(word).removeprefix("--home=") for word in words if word]
+    return state not in ("Z", "X") and any(base.joinpath(item).resolve() == wanted for item in arguments[1:])
+
+
+def running_pid(home: Path) -> int | None:
+    """The pid of the node that runs in `home`, None when none does."""
+    pid = read_pid(home)
+    return pid if pid is not None and is_node_of(pid, home) else None
+
+
+def stop_pids(
+    running: Mapping[Path, int],
+    *,
+    seconds: float = STOP_SECONDS,
+    reap: Callable[[], object] = lambda: None,
+    report: Callable[[str], None] = lambda text: None,
+) -> None:
+    """End the nodes of `running` (home to pid): SIGTERM, a wait, then SIGKILL for whoever is left.
+
+    `reap` is called while waiting, for a parent that has to collect its children. Returns when all are gone.
+    """
+    for home, pid in running.items():
+        _signal(home, pid, signal.SIGTERM)
+    left = _wait_gone(running, seconds, reap)
+    for home, pid in left.items():
+        report(f"{home.name} (pid {pid}) did not stop within {seconds:g} s and is killed")
+        _signal(home, pid, signal.SIGKILL)
+    stuck = _wait_gone(left, seconds, reap)
+    if stuck:
+        names = ", ".join(f"{home.name} (pid {pid})" for home, pid in stuck.items())
+        raise OperatorError(
+            f"These nodes cannot be stopped: {names}. Look at them with ps; the disk may hang."
+        )
+
+
+@dataclass(slots=True)
+class LocalCluster:
+    """Nodes started as children of this process, one for each home.
+
+    Use as a context manager to have them stopped.
+    """
+
+    homes: Sequence[Path]
+    children: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.stop()
+
+    def start(self) -> list[Path]:
+        """Start every node that does not run yet; return the homes of those that were started."""
+        started = [home for home in self.homes if running_pid(home) is None]
+        for home in started:
+            self.children[home] = _spawn(home)
+        return started
+
+    def pids(self) -> dict[Path, int]:
+        """The pids of the children that are alive."""
+        return {home: child.pid for home, child in self.children.items() if child.poll() is None}
+
+    def ended(self) -> dict[Path, int]:
+        """Exit codes of the children that have ended."""
+        codes = {home: child.poll() for home, child in self.children.items()}
+        return {home: code for home, code in codes.items() if code is not None}
+
+    def stop(self, report: Callable[[str], None] = lambda text: None) -> None:
+        """Stop all children and wait until they are gone."""
+        stop_pids(self.pids(), reap=self._reap, report=report)
+
+    def _reap(self) -> None:
+        for child in self.children.values():
+            child.poll()
+
+    def require_alive(self) -> None:
+        """Raise `OperatorError` with the end of its log if a node has ended."""
+        for home, code in self.ended().items():
+            raise OperatorError(
+                f"{home.name} ended with exit code {code} while the cluster was starting. Its log "
+                f"({home / LOG_FILE}) "
+                f"ends with:\n{log_tail(home)}"
+            )
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """While inside, SIGTERM raises `KeyboardInterrupt` like Ctrl-C does, once, so that nodes are stopped in
+    good order.
+
+    The event is set by either. A second signal is ignored: the nodes are being stopped already.
+    """
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            return
+        stopped.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def wait_until_ready(
+    handle: ClusterHandle, cluster: LocalCluster | None = None, seconds: float = START_SECONDS
+) -> ClusterPicture:
+    """Wait until every node answers and the coordinator hears from all of them.
+
+    Raises `OperatorError` when a child ends or the time is up, with what is missing.
+    """
+    from replication.client import AsyncClient, merge
+
+    give_up = time.monotonic() + seconds
+    answers = {}
+    async with AsyncClient(handle) as client:
+        while time.monotonic() < give_up:
+            if cluster is not None:
+                cluster.require_alive()
+            answers = await client.survey(timeout_seconds=1.0)
+            if answers:
+                picture = merge(answers)
+                if picture.all_connected:
+                    return picture
+            await asyncio.sleep(_POLL_SECONDS)
+    silent = [str(endpoint) for endpoint in handle.endpoints if endpoint.member_id not in answers]
+    problem = (
+        f"these do not answer: {', '.join(silent)}"
+        if silent
+        else "not all members are connected to each other"
+    )
+    raise OperatorError(
+        f"The cluster is not ready after {seconds:g} s: {problem}. Look in the node.log of each node."
+    )
+
+
+async def wait_until_settled(client: AsyncClient, seconds: float) -> ClusterPicture | None:
+    """Wait until all members that answer have one and the same record; None when the time is up before."""
+    from replication.client import merge
+
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        answers = await client.survey(timeout_seconds=1.0)
+        if answers:
+            picture = merge(answers)
+            if picture.settled:
+                return picture
+        await asyncio.sleep(_POLL_SECONDS)
+    return None
+
+
+def log_tail(home: Path, lines: int = _LOG_LINES) -> str:
+    """The last lines of a node's log."""
+    try:
+        text = (home / LOG_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"  (no log: {error.strerror})"
+    return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (empty)"
+
+
+def _spawn(home: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "replication.cli", "node", "--home", str(home.resolve())]
+    try:
+        with (home / LOG_FILE).open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal reaches only us, and we stop the nodes in good
+            # order.
+            return subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+    except OSError as error:
+        raise OperatorError(f"{home.name} cannot be started: {error.strerror}. Check {home}.") from error
+
+
+def _signal(home: Path, pid: int, number: signal.Signals) -> None:
+    if is_node_of(pid, home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _wait_gone(running: Mapping[Path, int], seconds: float, reap: Callable[[], object]) -> dict[Path, int]:
+    give_up = time.monotonic() + seconds
+    left = dict(running)
+    while True:
+        reap()
+        left = {home: pid for home, pid in left.items() if is_node_of(pid, home)}
+        if not left or time.monotonic() >= give_up:
+            return left
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,307 @@
+"""Making a cluster: authority, genesis file, node homes and client certificates, in the layout that nodes
+expect.
+
+    DIR/genesis.json            what everybody trusts; its SHA-256 is the cluster's id
+    DIR/ca/ca.{crt,key}         the authority; keep the key off the nodes
+    DIR/clients/<role>.{crt,key}
+    DIR/node-K/                 one home a node, K from 1: config.toml, genesis.json, keys/, tls/, data/
+
+The functions are plain, so that tests and tools can make clusters too. Everything secret is written with mode
+0600."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from replication.client.errors import UsageError
+from replication.errors import OperatorError
+from replication.identity.genesis import Genesis, Rules, build_genesis, load_genesis, parse_genesis
+from replication.identity.keys import SigningKey
+from replication.identity.members import MAX_MEMBERS, Member, prove_possession
+from replication.identity.roles import Role
+from replication.identity.tls import create_authority, issue, write_private
+from replication.node.config import NodeConfig, PolicySettings, split_address, write_config
+from replication.node.policies import load_policy
+
+__all__ = [
+    "CLIENT_ROLES",
+    "DEFAULT_RULES",
+    "PolicyChoice",
+    "node_homes",
+    "parse_policy",
+    "pick_free_ports",
+    "plan_addresses",
+    "provision_cluster",
+]
+
+CLIENT_ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR)
+
+DEFAULT_RULES: Final = Rules(max_active_proposals=10_000)
+"""The voting library's rules, but with room for many clients at once."""
+
+DEFAULT_BASE_PORT: Final = 7001
+POLICY_FILE: Final = "policy.cel.toml"
+LOOPBACK: Final = "127.0.0.1"
+
+_PORT_RANGE: Final = range(20_000, 32_000)
+"""Below where Linux takes ports for outgoing connections, which could take one of ours before the node
+starts.
+"""
+
+_HIGHEST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChoice:
+    """How a node's voter decides.
+
+    `file` is copied into the node's home; `entry` is ``package.module:callable``.
+    """
+
+    kind: str = "manual"
+    file: Path | None = None
+    entry: str | None = None
+
+
+def parse_policy(text: str) -> PolicyChoice:
+    """``manual``, ``cel:FILE`` or ``python:package.module:callable``. Raises `UsageError`."""
+    kind, _, value = text.partition(":")
+    if kind == "manual" and not value:
+        return PolicyChoice()
+    if kind == "cel" and value:
+        if not Path(value).is_file():
+            raise UsageError(f"The policy file {value} does not exist. Give the path of a CEL policy (TOML).")
+        return PolicyChoice("cel", file=Path(value))
+    if kind == "python" and ":" in value:
+        return PolicyChoice("python", entry=value)
+    raise UsageError(
+        f"{text!r:.200} is not a policy. Write manual, cel:FILE or python:package.module:callable."
+    )
+
+
+def provision_cluster(
+    directory: Path,
+    *,
+    nodes: int,
+    name: str = "agent-consensus",
+    hosts: Sequence[str] = (),
+    base_port: int | None = None,
+    policy: PolicyChoice | None = None,
+    policies: Mapping[str, PolicyChoice] | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> Genesis:
+    """Make a cluster of `nodes` members in `directory`, which must be empty or missing, and return its
+    genesis.
+
+    `hosts` is one host for each node, or one for all; without, all are on this machine. Ports count up from
+    `base_port`; without it, free ones are chosen (7001 and up with `hosts`). `policies` overrides `policy` by
+    member id. If anything fails, what was made is removed again.
+
+    Raises:
+        UsageError: impossible numbers, hosts or ports.
+        OperatorError: the folder is not empty or cannot be written, or a policy file is wrong.
+    """
+    if not 1 <= nodes <= MAX_MEMBERS:
+        raise UsageError(
+            f"A cluster of {nodes} nodes is not possible. Choose 1 to {MAX_MEMBERS}; 4 survive one fault."
+        )
+    addresses = plan_addresses(nodes, hosts, base_port)
+    existed = _require_empty(directory)
+    try:
+        return _build(directory, name, addresses, rules, policy or PolicyChoice(), policies or {})
+    except OSError as error:
+        _undo(directory, existed)
+        raise OperatorError(
+            f"The cluster could not be written to {directory}: {error.strerror}. Check the folder and its "
+            f"free space."
+        ) from error
+    except BaseException:
+        _undo(directory, existed)
+        raise
+
+
+def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> list[str]:
+    """The address of each node. Nodes on one host count their ports up. Raises `UsageError`."""
+    if hosts and len(hosts) not in (1, nodes):
+        raise UsageError(
+            f"{len(hosts)} hosts are given for {nodes} nodes. Give one for each, or one for all."
+        )
+    if not hosts and base_port is None:
+        return [f"{LOOPBACK}:{port}" for port in pick_free_ports(nodes)]
+    first = DEFAULT_BASE_PORT if base_port is None else base_port
+    used: dict[str, int] = {}
+    addresses = []
+    for index in range(nodes):
+        host = hosts[index % len(hosts)] if hosts else LOOPBACK
+        port = used.get(host, first)
+        used[host] = port + 1
+        if not 1 <= port <= _HIGHEST_PORT:
+            raise UsageError(
+                f"Port {port} does not exist. Choose a --base-port from 1 to {_HIGHEST_PORT - nodes + 1}."
+            )
+        addresses.append(_checked_address(f"{host}:{port}"))
+    return addresses
+
+
+def pick_free_ports(count: int) -> list[int]:
+    """`count` ports of this machine that nobody listens on now."""
+    order = list(_PORT_RANGE)
+    secrets.SystemRandom().shuffle(order)
+    found: list[int] = []
+    for port in order:
+        if _is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OperatorError(f"Fewer than {count} ports are free on this machine. Choose them with --base-port.")
+
+
+def node_homes(directory: Path) -> list[Path]:
+    """The homes of a cluster folder's nodes, in the order of the genesis file. Raises `OperatorError`."""
+    genesis_file = directory / "genesis.json"
+    if not genesis_file.is_file():
+        raise OperatorError(
+            f"{directory} is not a cluster folder: it has no genesis.json. Make one with: acp init "
+            f"{directory} --nodes 4"
+        )
+    return [directory / member for member in load_genesis(genesis_file).members.ids]
+
+
+def _build(
+    directory: Path,
+    name: str,
+    addresses: Sequence[str],
+    rules: Rules,
+    policy: PolicyChoice,
+    policies: Mapping[str, PolicyChoice],
+) -> Genesis:
+    authority = create_authority(f"{name} authority")
+    keys = {f"node-{number}": SigningKey.generate() for number in range(1, len(addresses) + 1)}
+    unknown = sorted(set(policies) - set(keys))
+    if unknown:
+        raise UsageError(f"There is no node {unknown[0]} to give a policy to. Nodes are {', '.join(keys)}.")
+    genesis = _genesis(name, keys, addresses, rules, authority[0])
+    for folder in ("ca", "clients"):
+        (directory / folder).mkdir(mode=0o700)
+    (directory / "genesis.json").write_bytes(genesis.raw)
+    (directory / "ca" / "ca.crt").write_bytes(authority[0])
+    write_private(directory / "ca" / "ca.key", authority[1])
+    for role in CLIENT_ROLES:
+        certificate, key = issue(*authority, genesis.cluster_id, role, role.value)
+        (directory / "clients" / f"{role.value}.crt").write_bytes(certificate)
+        write_private(directory / "clients" / f"{role.value}.key", key)
+    for member in genesis.members.members:
+        chosen = policies.get(member.id, policy)
+        _make_home(directory / member.id, member, keys[member.id], genesis, authority, chosen)
+    return genesis
+
+
+def _genesis(
+    name: str, keys: Mapping[str, SigningKey], addresses: Sequence[str], rules: Rules, authority: bytes
+) -> Genesis:
+    nonce = secrets.token_bytes(32)
+    members = [
+        Member(id=member_id, public_key=key.public_key, weight=1, address=address)
+        for (member_id, key), address in zip(keys.items(), addresses, strict=True)
+    ]
+    raw = build_genesis(
+        name=name,
+        created_ms=time.time_ns() // 1_000_000,
+        nonce=nonce,
+        members=members,
+        possessions={member_id: prove_possession(key, member_id, nonce) for member_id, key in keys.items()},
+        rules=rules,
+        ca_certificate=authority,
+    )
+    return parse_genesis(raw)
+
+
+def _make_home(
+    home: Path,
+    member: Member,
+    key: SigningKey,
+    genesis: Genesis,
+    authority: tuple[bytes, bytes],
+    policy: PolicyChoice,
+) -> None:
+    for folder in (home, home / "keys", home / "tls", home / "data"):
+        folder.mkdir(mode=0o700)
+    (home / "genesis.json").write_bytes(genesis.raw)
+    key.save(home / "keys" / "signing.pem")
+    host, port = split_address(member.address)
+    certificate, private = issue(*authority, genesis.cluster_id, Role.NODE, member.id, [host])
+    (home / "tls" / "node.crt").write_bytes(certificate)
+    (home / "tls" / "ca.crt").write_bytes(authority[0])
+    write_private(home / "tls" / "node.key", private)
+    settings = _install_policy(home, policy)
+    # A remote name may be no address of that host's own interfaces (container, NAT); mTLS guards the port.
+    wildcard = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104
+    listen = member.address if _is_loopback(host) else f"{wildcard}:{port}"
+    write_config(home / "config.toml", NodeConfig(id=member.id, listen=listen, policy=settings))
+
+
+def _install_policy(home: Path, policy: PolicyChoice) -> PolicySettings:
+    # A remote name may be no address of that host's own interfaces (NAT, containers). mTLS guards the port.
+    settings = PolicySettings(policy.kind, entry=policy.entry)
+    if policy.file is not None:
+        shutil.copyfile(policy.file, home / POLICY_FILE)
+        settings = replace(settings, file=POLICY_FILE)
+    if policy.kind != "python":  # importing somebody's module is left to the node's own environment
+        load_policy(settings, home)
+    return settings
+
+
+def _require_empty(directory: Path) -> bool:
+    """Make `directory` if it is missing; return whether it was there. Refuse one that holds anything."""
+    existed = directory.exists()
+    try:
+        if existed and (not directory.is_dir() or any(directory.iterdir())):
+            raise OperatorError(
+                f"{directory} exists and is not an empty folder. Choose another folder; nothing was changed."
+            )
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"The folder {directory} cannot be made: {error.strerror}.") from error
+    return existed
+
+
+def _undo(directory: Path, existed: bool) -> None:
+    for item in list(directory.iterdir()):
+        if item.is_dir():
+            shutil.rmtree(item, ignore_errors=True)
+        else:
+            item.unlink(missing_ok=True)
+    if not existed:
+        directory.rmdir()
+
+
+def _checked_address(address: str) -> str:
+    try:
+        split_address(address)
+    except ValueError as error:
+        raise UsageError(f"{address!r:.200} cannot be a node's address: it {error}.") from error
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,36 @@
+"""The Python client of a cluster: `AsyncClient` for asyncio, `Client` for blocking code, with the same
+methods.
+
+* `connection`: where the nodes are and which certificates to use: a cluster folder, or explicit parts.
+* `async_client`, `client`: the calls. Results are the plain records of `model`, converted strictly by
+  `convert`.
+* `errors`: one exception for each kind of failure, in the tree of `replication.errors`.
+* `transport`: channels, and which calls move on to another node when one cannot answer.
+* `survey`: every member's own state, put together.
+
+What a node says is one node's word. Whoever acts on a decision should fetch its certificate and verify it
+(`AsyncClient.certificate` does when it has the genesis file), which trusts no node at all.
+"""
+
+from __future__ import annotations
+
+from replication.client.async_client import AsyncClient, new_request_id
+from replication.client.client import Client
+from replication.client.connection import ClusterHandle, Endpoint, open_folder, resolve
+from replication.client.errors import RemoteError, ResponseError, UsageError
+from replication.client.survey import ClusterPicture, merge
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClusterHandle",
+    "ClusterPicture",
+    "Endpoint",
+    "RemoteError",
+    "ResponseError",
+    "UsageError",
+    "merge",
+    "new_request_id",
+    "open_folder",
+    "resolve",
+]

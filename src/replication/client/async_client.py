@@ -1,0 +1,501 @@
+"""The asyncio client: one method for each call, records instead of messages, exceptions instead of statuses.
+
+    async with AsyncClient(open_folder(Path("cluster"))) as client:
+        proposal = await client.propose("quarantine", "agent-7", {"score": 0.97}, wait_for_decision=True)
+        certificate = await client.certificate(proposal.id)
+
+Every method takes `timeout_seconds`, the time for the whole call with all its retries, and `node`, the id of
+the member to ask (default: the first endpoint that answers). Writes carry a request id, chosen here unless
+given, so that a retry, also one by the caller after a `DeadlineExceededError`, cannot happen twice. A vote, a
+close and a receipt are signed by the node asked; they never move on to another node once they may have been
+sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from replication.client import convert
+from replication.client.connection import ClusterHandle, Endpoint
+from replication.client.errors import (
+    DeadlineExceededError,
+    RemoteError,
+    ResponseError,
+    UnavailableError,
+    UsageError,
+)
+from replication.client.model import (
+    Agreement,
+    AuditEntry,
+    AuditHead,
+    Blocs,
+    CastVote,
+    Certificate,
+    ChainCheck,
+    ClusterStatus,
+    EntryPage,
+    ExecutionOutcome,
+    HistoryItem,
+    Proposal,
+    ProposalStatus,
+    Summary,
+    VoteValue,
+)
+from replication.client.transport import Route, Transport
+from replication.v1 import audit_service_pb2 as audit
+from replication.v1 import cluster_service_pb2 as cluster
+from replication.v1 import voting_service_pb2 as voting
+
+__all__ = ["DEFAULT_TIMEOUT_SECONDS", "AsyncClient", "new_request_id"]
+
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+SURVEY_TIMEOUT_SECONDS: Final = 2.0
+EXPORT_TIMEOUT_SECONDS: Final = 600.0
+"""An export is as long as the record; minutes, not seconds."""
+
+MAX_WIRE_INTEGER: Final = 2**63 - 1
+DEFAULT_PAGE_SIZE: Final = 100
+MAX_PAGE_SIZE: Final = 500
+
+
+def new_request_id() -> str:
+    """A request id that nobody else chose."""
+    return secrets.token_hex(16)
+
+
+class AsyncClient:
+    """A connection to one cluster for code on one event loop.
+
+    `rounds` limits how often all nodes are tried when none answers; None means until the time limit of the
+    call."""
+
+    def __init__(self, handle: ClusterHandle, *, rounds: int | None = None) -> None:
+        self.handle = handle
+        self._transport = Transport(handle, rounds=rounds)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Close the connections. (`close` ends the vote on a proposal.)"""
+        await self._transport.close()
+
+    async def propose(
+        self,
+        action: str,
+        target: str = "",
+        evidence: Mapping[str, Any] | None = None,
+        *,
+        window_ms: int | None = None,
+        expiry_ms: int | None = None,
+        request_id: str | None = None,
+        wait_for_decision: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> Proposal:
+        """Propose `action` against `target`; the node asked signs as proposer.
+
+        `evidence` is a JSON object. `window_ms` is how long votes are collected and `expiry_ms` how long the
+        proposal lives, both from the block time of the proposal: None for the cluster's default, 0 for no
+        limit. With `wait_for_decision` the answer comes when the proposal is decided or expired, else when it
+        is committed.
+
+        Raises `InvalidRequestError`, `ConflictError` (the request id stands for other content),
+        `ResourceExhaustedError` (too many open proposals), or another `RemoteError`.
+        """
+        request = voting.ProposeRequest(
+            request_id=request_id or new_request_id(),
+            action=_text(action, "action"),
+            target=_text(target, "target"),
+            evidence_json=_evidence_text(evidence),
+            window_ms=_duration(window_ms, "window_ms"),
+            expiry_ms=_duration(expiry_ms, "expiry_ms"),
+            wait_for_decision=wait_for_decision,
+        )
+        try:
+            response = await self._transport.unary(
+                lambda stubs: stubs.voting.Propose, request, timeout_seconds, node=node
+            )
+        except (DeadlineExceededError, UnavailableError) as error:
+            waited = "no decision came" if wait_for_decision else "the answer did not come"
+            raise _unknown_outcome(error, waited, request.request_id, timeout_seconds) from error
+        return convert.proposal_of(response)
+
+    async def vote(
+        self,
+        proposal_id: str,
+        value: VoteValue | str,
+        reason: str = "",
+        *,
+        request_id: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> CastVote:
+        """Cast the vote of the member `node` (default: of the first endpoint). No other node is ever tried.
+
+        Raises `NotFoundError`, `ConflictError` (voted or decided already), or another `RemoteError`.
+        """
+        request = voting.CastVoteRequest(
+            request_id=request_id or new_request_id(),
+            proposal_id=_text(proposal_id, "proposal_id"),
+            value=convert.vote_value_to_wire(_vote_value(value)),
+            reason=_text(reason, "reason"),
+        )
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.CastVote, request, timeout_seconds, route=Route.PINNED, node=node
+        )
+        return convert.cast_vote(response)
+
+    async def close(
+        self,
+        proposal_id: str,
+        *,
+        request_id: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> Proposal:
+        """End the vote early. Only its proposer can: without `node`, that member is looked up and asked."""
+        if node is None:
+            proposer = (await self.get_proposal(proposal_id, timeout_seconds=timeout_seconds)).proposer_id
+            known = {endpoint.member_id for endpoint in self.handle.endpoints}
+            node = proposer if proposer in known else None
+        request = voting.CloseProposalRequest(
+            request_id=request_id or new_request_id(), proposal_id=_text(proposal_id, "proposal_id")
+        )
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.CloseProposal, request, timeout_seconds, route=Route.PINNED, node=node
+        )
+        return convert.proposal_of(response)
+
+    async def execute(
+        self,
+        proposal_id: str,
+        outcome: ExecutionOutcome | str = ExecutionOutcome.SUCCEEDED,
+        detail: str = "",
+        *,
+        request_id: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> Proposal:
+        """Record how the execution of an approved proposal ended.
+
+        Raises `ConflictError` when it is not approved, or was executed with success already.
+        """
+        request = voting.ExecuteRequest(
+            request_id=request_id or new_request_id(),
+            proposal_id=_text(proposal_id, "proposal_id"),
+            outcome=convert.outcome_to_wire(_outcome(outcome)),
+            detail=_text(detail, "detail"),
+        )
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.Execute, request, timeout_seconds, route=Route.UNTIL_SENT, node=node
+        )
+        return convert.proposal_of(response)
+
+    async def get_proposal(
+        self, proposal_id: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> Proposal:
+        """One proposal with votes, tally and receipts. Raises `NotFoundError`."""
+        request = voting.GetProposalRequest(proposal_id=_text(proposal_id, "proposal_id"))
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.GetProposal, request, timeout_seconds, node=node
+        )
+        return convert.proposal_of(response)
+
+    async def list_proposals(
+        self,
+        status: ProposalStatus | str | None = None,
+        *,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> AsyncIterator[Proposal]:
+        """All proposals, oldest first, fetched page by page; `timeout_seconds` is for each page."""
+        request = voting.ListProposalsRequest(page_size=_page_size(page_size))
+        if status is not None:
+            request.status = convert.status_to_wire(_status(status))
+        while True:
+            page = await self._transport.unary(
+                lambda stubs: stubs.voting.ListProposals, request, timeout_seconds, node=node
+            )
+            for item in page.proposals:
+                yield convert.proposal(item, listed=True)
+            if not _next_page(request, page.next_page_token):
+                return
+
+    async def watch(
+        self, from_sequence: int = 0, *, timeout_seconds: float | None = None, node: str | None = None
+    ) -> AsyncIterator[AuditEntry]:
+        """Audit entries as they are committed, from a sequence number on, without end.
+
+        When a node goes away the stream goes on at the next one where it stopped; entries come once and in
+        order."""
+        upcoming = from_sequence
+        while True:
+            request = voting.WatchRequest(from_sequence=_count(upcoming, "from_sequence"))
+            stream = self._transport.stream(
+                lambda stubs: stubs.voting.Watch, request, timeout_seconds, node=node
+            )
+            progress = False
+            try:
+                async for message in stream:
+                    entry = convert.audit_entry(message.entry)
+                    if entry.sequence != upcoming:
+                        raise convert.out_of_order(entry.sequence, upcoming)
+                    upcoming, progress = upcoming + 1, True
+                    yield entry
+                return
+            except UnavailableError:
+                if not progress:
+                    raise
+
+    async def history(
+        self,
+        voter_id: str,
+        *,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> AsyncIterator[HistoryItem]:
+        """The votes of one voter, oldest first, fetched page by page.
+
+        Raises `NotFoundError` for an unknown voter.
+        """
+        request = voting.GetHistoryRequest(
+            voter_id=_text(voter_id, "voter_id"), page_size=_page_size(page_size)
+        )
+        while True:
+            page = await self._transport.unary(
+                lambda stubs: stubs.voting.GetHistory, request, timeout_seconds, node=node
+            )
+            for item in page.items:
+                yield convert.history_item(item)
+            if not _next_page(request, page.next_page_token):
+                return
+
+    async def agreement(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> Agreement:
+        """How often each pair of voters agreed."""
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.GetAgreement, voting.GetAgreementRequest(), timeout_seconds, node=node
+        )
+        return convert.agreement(response)
+
+    async def blocs(
+        self,
+        threshold: float = 0.9,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> Blocs:
+        """Groups of voters that agree pairwise at least as often as `threshold`, above 0 and at most 1."""
+        if not 0 < threshold <= 1:
+            raise UsageError(f"A threshold of {threshold} is not possible. Give more than 0 and at most 1.")
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.GetBlocs,
+            voting.GetBlocsRequest(threshold=threshold),
+            timeout_seconds,
+            node=node,
+        )
+        return convert.blocs(response, threshold)
+
+    async def summary(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> Summary:
+        """Counts of voters, proposals and entries."""
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.GetSummary, voting.GetSummaryRequest(), timeout_seconds, node=node
+        )
+        return convert.summary(response)
+
+    async def certificate(
+        self, proposal_id: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> Certificate:
+        """The certificate of a decision. With a genesis file at hand it is verified before it is returned.
+
+        Raises `NotFoundError`, `ConflictError` (not decided yet), or the verifier's error if the node lied.
+        """
+        request = voting.GetCertificateRequest(proposal_id=_text(proposal_id, "proposal_id"))
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.GetCertificate, request, timeout_seconds, node=node
+        )
+        genesis = self.handle.genesis
+        if genesis is not None:
+            from replication.ledger.verify import verify_certificate
+
+            verify_certificate(response.certificate_json, genesis)
+        return Certificate(proposal_id, response.certificate_json, genesis is not None)
+
+    async def audit_entries(
+        self,
+        from_sequence: int = 0,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> EntryPage:
+        """One page of audit entries in order, from a sequence number on.
+
+        The page after the last one is empty.
+        """
+        start = _count(from_sequence, "from_sequence")
+        request = audit.ListEntriesRequest(from_sequence=start, page_size=_page_size(page_size))
+        response = await self._transport.unary(
+            lambda stubs: stubs.audit.ListEntries, request, timeout_seconds, node=node
+        )
+        return convert.entry_page(response, start)
+
+    async def audit_head(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> AuditHead:
+        """Length and last hash of one node's chain."""
+        response = await self._transport.unary(
+            lambda stubs: stubs.audit.GetHead, audit.GetHeadRequest(), timeout_seconds, node=node
+        )
+        return convert.audit_head(response)
+
+    async def verify_chain(
+        self, *, timeout_seconds: float = EXPORT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> ChainCheck:
+        """Have a node check its own record. To trust nobody, export the chain and verify that."""
+        response = await self._transport.unary(
+            lambda stubs: stubs.audit.VerifyChain, audit.VerifyChainRequest(), timeout_seconds, node=node
+        )
+        return convert.chain_check(response)
+
+    async def export_chain(
+        self, *, timeout_seconds: float = EXPORT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> AsyncIterator[str]:
+        """The lines of the export file, each without its line feed. Nothing is verified here."""
+        stream = self._transport.stream(
+            lambda stubs: stubs.audit.ExportChain, audit.ExportChainRequest(), timeout_seconds, node=node
+        )
+        async for message in stream:
+            for line in message.lines:
+                yield line
+
+    async def status(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> ClusterStatus:
+        """The cluster as the first node that answers sees it."""
+        response = await self._transport.unary(
+            lambda stubs: stubs.cluster.GetStatus, cluster.GetStatusRequest(), timeout_seconds, node=node
+        )
+        return convert.cluster_status(response)
+
+    async def survey(self, *, timeout_seconds: float = SURVEY_TIMEOUT_SECONDS) -> dict[str, ClusterStatus]:
+        """Ask every endpoint for its status at once; the answers by the id of the node that gave them.
+
+        Whoever does not answer in time is left out; with no answer at all the result is empty. `survey.merge`
+        makes one picture of it. Raises only for credentials that are bad here."""
+        self.handle.check()
+        found = await asyncio.gather(
+            *(self._status_at(endpoint, timeout_seconds) for endpoint in self.handle.endpoints)
+        )
+        return {status.node_id: status for status in found if status is not None}
+
+    async def _status_at(self, endpoint: Endpoint, timeout_seconds: float) -> ClusterStatus | None:
+        try:
+            response = await self._transport.ask_once(
+                endpoint, lambda stubs: stubs.cluster.GetStatus, cluster.GetStatusRequest(), timeout_seconds
+            )
+            return convert.cluster_status(response)
+        except (RemoteError, ResponseError):
+            return None
+
+
+def _unknown_outcome(
+    error: DeadlineExceededError | UnavailableError, what: str, request_id: str, timeout_seconds: float
+) -> RemoteError:
+    """The same error with what a caller has to know about a write without an answer."""
+    kind = type(error)
+    text = (
+        f"{what[0].upper()}{what[1:]} within {timeout_seconds:g} s"
+        if kind is DeadlineExceededError
+        else str(error)
+    )
+    advice = (
+        f"{text.rstrip('.')}. The proposal may be committed all the same; ask again with the same content "
+        f"and request "
+        f"id {request_id} to find out without proposing it twice."
+    )
+    better = kind(advice, status=error.status, endpoint=error.endpoint)
+    better.metadata = {**error.metadata, "request_id": request_id}
+    return better
+
+
+def _evidence_text(evidence: Mapping[str, Any] | None) -> str:
+    if evidence is None:
+        return ""
+    try:
+        return json.dumps(dict(evidence), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"The evidence is not a JSON object: {error}.") from error
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{field} has to be text, not {type(value).__name__}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{field} holds a character that has no UTF-8 form; remove it.") from None
+    return value
+
+
+def _duration(value: int | None, field: str) -> int | None:
+    return None if value is None else _count(value, field)
+
+
+def _count(value: object, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WIRE_INTEGER:
+        raise UsageError(f"{field} = {value!r:.80} is not possible. Give a whole number of at least 0.")
+    return value
+
+
+def _page_size(value: int) -> int:
+    if not 1 <= value <= MAX_PAGE_SIZE:
+        raise UsageError(f"A page of {value} is not possible. Ask for 1 to {MAX_PAGE_SIZE}.")
+    return value
+
+
+def _vote_value(value: VoteValue | str) -> VoteValue:
+    if value not in tuple(VoteValue):
+        raise UsageError(f"{value!r:.80} is not a vote. Choose one of: {', '.join(VoteValue)}.")
+    return VoteValue(value)
+
+
+def _outcome(value: ExecutionOutcome | str) -> ExecutionOutcome:
+    try:
+        return ExecutionOutcome(value)
+    except ValueError:
+        raise UsageError(
+            f"{value!r:.80} is not an outcome. Choose one of: {', '.join(ExecutionOutcome)}."
+        ) from None
+
+
+def _status(value: ProposalStatus | str) -> ProposalStatus:
+    try:
+        return ProposalStatus(value)
+    except ValueError:
+        raise UsageError(
+            f"{value!r:.80} is not a status. Choose one of: {', '.join(ProposalStatus)}."
+        ) from None
+
+
+def _next_page(request: voting.ListProposalsRequest | voting.GetHistoryRequest, token: str) -> bool:
+    """Turn `request` into that for the next page; False when there is none."""
+    if token and token == request.page_token:
+        raise convert.repeated_page(token)
+    request.page_token = token
+    return bool(token)

@@ -1,0 +1,63 @@
+"""What every member says about itself, put together into one picture of the cluster.
+
+A node knows its own height and head exactly, and those of the others only from their last heartbeat. So each
+member is asked for its own values; where it does not answer, what another node heard from it last is used
+instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replication.client.model import ClusterStatus, MemberState
+
+__all__ = ["ClusterPicture", "merge"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPicture:
+    """The cluster as seen by all who answered. `answered` are the members that spoke for themselves."""
+
+    status: ClusterStatus
+    members: tuple[MemberState, ...]
+    answered: frozenset[str]
+
+    @property
+    def settled(self) -> bool:
+        """Whether all members that answered have one and the same record."""
+        heads = {
+            (member.height, member.audit_size, member.audit_head)
+            for member in self.members
+            if member.id in self.answered
+        }
+        return len(heads) == 1
+
+    @property
+    def all_connected(self) -> bool:
+        """Whether every member answered for itself and the coordinator hears from all."""
+        return len(self.answered) == self.status.n and all(member.reachable for member in self.status.members)
+
+
+def merge(answers: Mapping[str, ClusterStatus], *, preferred: str | None = None) -> ClusterPicture:
+    """One picture from at least one answer, by the id of the member that gave it.
+
+    View and coordinator are taken from the answer with the highest view, of the coordinator itself if it
+    answered."""
+    if not answers:
+        raise ValueError("a picture needs at least one answer")
+    status = answers.get(preferred or "") or max(
+        answers.values(), key=lambda answer: (answer.view, answer.node_id == answer.coordinator)
+    )
+    members = tuple(_state_of(member, answers) for member in status.members)
+    return ClusterPicture(status, members, frozenset(answers))
+
+
+def _state_of(member: MemberState, answers: Mapping[str, ClusterStatus]) -> MemberState:
+    """A member's own words if it answered, else the newest that any other heard from it."""
+    own = answers.get(member.id)
+    if own is not None:
+        return own.member(member.id) or member
+    heard = [
+        state for state in (answer.member(member.id) for answer in answers.values()) if state is not None
+    ]
+    return max(heard, key=lambda state: (state.reachable, state.height), default=member)
