@@ -6,12 +6,14 @@ same application, and another application could be ordered by the same engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from replication.errors import CallerError
+from replication.identity.members import MemberSet
+from replication.ordering.statements import Evidence, NewView
 
 __all__ = ["Application", "CheckedCommand", "CommandError", "Execution", "Selection", "command_digest"]
 
@@ -31,12 +33,14 @@ class CommandError(CallerError):
 class CheckedCommand:
     """A command that passed every check that does not depend on the state.
 
-    `announce` asks for it to be shown to all members at once, not only to the coordinator.
+    `announce` asks for it to be shown to all members at once, not only to the coordinator. `keep` asks for it to be
+    kept on disk from before it is sent until it is committed.
     """
 
     digest: bytes
     author: str
-    announce: bool
+    announce: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,20 @@ E_ = TypeVar("E_", bound=Execution)
 class Application(Protocol, Generic[E_]):
     """A deterministic state machine over commands. Its state changes in `commit` and nowhere else."""
 
+    @property
+    def members(self) -> MemberSet:
+        """The members of the current epoch. A new epoch begins with the block above the one that changed it."""
+        ...
+
+    @property
+    def recorded_view(self) -> int:
+        """The highest view of this epoch whose coordinator the record shows; 0 at the start of an epoch."""
+        ...
+
+    def incarnation(self, member: str) -> bytes:
+        """Nonce of the incarnation in which a member may sign; empty for the one it was made with."""
+        ...
+
     def check(self, command: bytes) -> CheckedCommand:
         """Check size, shape, author and signature. Raises CommandError. May cache."""
         ...
@@ -94,4 +112,16 @@ class Application(Protocol, Generic[E_]):
 
     def commit(self, execution: E_) -> None:
         """Make an execution the committed state."""
+        ...
+
+    def view_command(self, opening: NewView) -> bytes:
+        """The command that records a new coordinator. Executing it for a view already recorded does nothing."""
+        ...
+
+    def evidence_command(self, evidence: Evidence) -> bytes:
+        """The command that records that a member has contradicted itself."""
+        ...
+
+    def rejoin_command(self, member: str, nonce: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+        """The command by which a member that lost its disk asks for a new incarnation."""
         ...

@@ -10,7 +10,13 @@ from replication.identity.members import MemberSet
 from replication.ordering.quorum import commit_quorum
 from replication.ordering.statements import Phase, Statement, StatementKey, is_signed_by_member
 
-__all__ = ["Certificate", "CertificateError", "ConflictingStatementError", "StatementCollector", "check_certificate"]
+__all__ = [
+    "Certificate",
+    "CertificateError",
+    "ConflictingStatementError",
+    "StatementCollector",
+    "check_certificate",
+]
 
 
 class CertificateError(PeerError):
@@ -52,11 +58,17 @@ def check_certificate(certificate: Certificate, phase: Phase, cluster_id: bytes,
     if key.phase is not phase:
         raise CertificateError(f"{where}: its statements are of phase {key.phase.value}")
     if key.epoch != members.epoch:
-        raise CertificateError(f"{where}: epoch {key.epoch}, but the members are those of epoch {members.epoch}")
+        raise CertificateError(
+            f"{where}: epoch {key.epoch}, but the members are those of epoch {members.epoch}"
+        )
     quorum = commit_quorum(members.n)
     if not quorum <= len(certificate.signatures) <= members.n:
-        raise CertificateError(f"{where}: {len(certificate.signatures)} signatures, {quorum} to {members.n} needed")
-    positions = [members.index_of(signer) if signer in members else -1 for signer, _ in certificate.signatures]
+        raise CertificateError(
+            f"{where}: {len(certificate.signatures)} signatures, {quorum} to {members.n} needed"
+        )
+    positions = [
+        members.index_of(signer) if signer in members else -1 for signer, _ in certificate.signatures
+    ]
     if -1 in positions:
         raise CertificateError(f"{where}: {certificate.signatures[positions.index(-1)][0]} is not a member")
     if any(left >= right for left, right in zip(positions, positions[1:], strict=False)):

@@ -11,7 +11,7 @@ from replication.ordering.certificates import Certificate
 from replication.ordering.messages import Message
 from replication.ordering.signing import SignState
 
-__all__ = ["ApplyBlock", "Behind", "Effects", "SaveBody", "SaveSignState", "Send"]
+__all__ = ["ApplyBlock", "Behind", "Effects", "KeepCommand", "Persist", "SaveBody", "SaveSignState", "Send"]
 
 E_ = TypeVar("E_", bound=Execution)
 
@@ -31,6 +31,14 @@ class SaveSignState:
 
 
 @dataclass(frozen=True)
+class KeepCommand:
+    """Keep a command of one's own until it is committed or withdrawn: it holds votes, and a second signature on
+    other content would be equivocation."""
+
+    command: bytes
+
+
+@dataclass(frozen=True)
 class ApplyBlock(Generic[E_]):
     """Append a final block, its certificate and what it did to the record, in one transaction.
 
@@ -40,6 +48,9 @@ class ApplyBlock(Generic[E_]):
     block: Block
     certificate: Certificate
     execution: E_
+
+
+Persist = SaveBody | SaveSignState | KeepCommand | ApplyBlock[E_]
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,9 @@ class Behind:
 
 @dataclass
 class Effects(Generic[E_]):
-    """The result of one input. `seen` are new commands of others that passed their checks."""
+    """The result of one input. `seen` are new announced commands, one's own included."""
 
-    persist: list[SaveBody | SaveSignState | ApplyBlock[E_]] = field(default_factory=list)
+    persist: list[Persist[E_]] = field(default_factory=list)
     send: list[Send] = field(default_factory=list)
     committed: list[ApplyBlock[E_]] = field(default_factory=list)
     behind: list[Behind] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What members send each other. The caller encodes them; the sender's name is authenticated by the transport."""
+"""What members send each other. The caller encodes them; the transport authenticates the sender's name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ from dataclasses import dataclass
 
 from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
-from replication.ordering.statements import Statement
+from replication.ordering.statements import NewView, Statement, Suspect, Timeout
+from replication.ordering.timeouts import TimeoutCertificate, TimeoutReport
 
-__all__ = ["Acknowledgement", "BlockProposal", "CertificateMessage", "CommandMessage", "Heartbeat", "Message"]
+__all__ = [
+    "Acknowledgement",
+    "BlockProposal",
+    "BodyMessage",
+    "BodyRequest",
+    "CertificateMessage",
+    "CommandMessage",
+    "Heartbeat",
+    "Message",
+    "NewViewMessage",
+    "SuspectMessage",
+    "TimeoutCertificateMessage",
+    "TimeoutMessage",
+    "Witness",
+]
 
 
 @dataclass(frozen=True)
@@ -36,9 +51,10 @@ class CertificateMessage:
 
 @dataclass(frozen=True)
 class CommandMessage:
-    """A command that its sender wants ordered."""
+    """A command that its sender wants ordered. `overdue`: the coordinator has had it and did not order it."""
 
     command: bytes
+    overdue: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,4 +68,68 @@ class Heartbeat:
     latest: Certificate | None
 
 
-Message = BlockProposal | Acknowledgement | CertificateMessage | CommandMessage | Heartbeat
+@dataclass(frozen=True)
+class SuspectMessage:
+    """A complaint about the coordinator."""
+
+    suspect: Suspect
+
+
+@dataclass(frozen=True)
+class TimeoutMessage:
+    """A member gives up a view."""
+
+    report: TimeoutReport
+
+
+@dataclass(frozen=True)
+class TimeoutCertificateMessage:
+    """A view is over."""
+
+    certificate: TimeoutCertificate
+
+
+@dataclass(frozen=True)
+class NewViewMessage:
+    """The coordinator opens its view by this certificate."""
+
+    statement: NewView
+    certificate: TimeoutCertificate
+
+
+@dataclass(frozen=True)
+class Witness:
+    """The newest statements of the receiver that the sender knows. Empty: it knows none."""
+
+    statements: tuple[Statement, ...] = ()
+    timeout: Timeout | None = None
+
+
+@dataclass(frozen=True)
+class BodyRequest:
+    """Asks for the body of a block that is locked and not committed yet."""
+
+    block_hash: bytes
+
+
+@dataclass(frozen=True)
+class BodyMessage:
+    """The body that was asked for."""
+
+    block: Block
+
+
+Message = (
+    BlockProposal
+    | Acknowledgement
+    | CertificateMessage
+    | CommandMessage
+    | Heartbeat
+    | SuspectMessage
+    | TimeoutMessage
+    | TimeoutCertificateMessage
+    | NewViewMessage
+    | Witness
+    | BodyRequest
+    | BodyMessage
+)

@@ -106,7 +106,9 @@ class Replica(Generic[E_]):
         self._deferred: tuple[str, BlockProposal] | None = None
         self._heartbeat_ms: int | None = None
         self._swept_ms = 0
-        self._restored_bodies = {block.hash: block for block in restored.bodies if block.height == self.height + 1}
+        self._restored_bodies = {
+            block.hash: block for block in restored.bodies if block.height == self.height + 1
+        }
         self._out: Effects[E_] = Effects()
 
     # What an observer may ask.
@@ -224,7 +226,9 @@ class Replica(Generic[E_]):
         if self._heartbeat_ms is None or now_ms - self._heartbeat_ms >= self._settings.heartbeat_ms:
             self._heartbeat_ms = now_ms
             head = self._head
-            self._send(None, Heartbeat(self.view, self.height, head.audit_size, head.audit_head, self._certificate))
+            self._send(
+                None, Heartbeat(self.view, self.height, head.audit_size, head.audit_head, self._certificate)
+            )
         return self._flush()
 
     def next_tick_ms(self, now_ms: int) -> int:
@@ -280,7 +284,12 @@ class Replica(Generic[E_]):
         commands = self._fitting(selection.commands)
         if not commands and not is_due:
             return
-        if not is_due and not selection.complete and oldest is not None and now_ms - oldest < self._settings.gather_ms:
+        if (
+            not is_due
+            and not selection.complete
+            and oldest is not None
+            and now_ms - oldest < self._settings.gather_ms
+        ):
             return
         self._propose_block(commands, time_ms, now_ms)
 
@@ -339,10 +348,14 @@ class Replica(Generic[E_]):
             self._answer_repeat(block, now_ms)
             return
         if not self._signer.may_sign(self._key(Phase.PREPARE, block)):
-            raise BlockRefusedError(f"{sender} sent another block at (view, height) {key.position}, which is taken")
+            raise BlockRefusedError(
+                f"{sender} sent another block at (view, height) {key.position}, which is taken"
+            )
         self._check_follows(sender, block, now_ms)
         if not is_signed_by_member(statement, self._cluster_id, self.members):
-            raise BlockRefusedError(f"the signature of {sender} over its block {block.height} does not verify")
+            raise BlockRefusedError(
+                f"the signature of {sender} over its block {block.height} does not verify"
+            )
         execution = self._checked_execution(sender, block)
         self._candidate = _Candidate(block, execution, now_ms)
         self._out.persist.append(SaveBody(block))
@@ -352,7 +365,9 @@ class Replica(Generic[E_]):
         """A block too far ahead: its parent certificate may finish the block at hand, or shows what to fetch."""
         parent = message.parent_certificate
         if parent is None:
-            raise BlockRefusedError(f"{sender} sent block {message.block.height} without its parent's certificate")
+            raise BlockRefusedError(
+                f"{sender} sent block {message.block.height} without its parent's certificate"
+            )
         self._on_certificate(sender, parent, now_ms)
         # Executing on top needs the parent on disk first: `tick` takes the message up when it is.
         self._deferred = (sender, message)
@@ -360,7 +375,9 @@ class Replica(Generic[E_]):
     def _check_follows(self, sender: str, block: Block, now_ms: int) -> None:
         header = block.header
         if header.parent != self._head.hash:
-            raise BlockRefusedError(f"block {block.height} of {sender} does not name block {self.height} as its parent")
+            raise BlockRefusedError(
+                f"block {block.height} of {sender} does not name block {self.height} as its parent"
+            )
         earliest = max(self._head.time_ms + 1, now_ms - limits.MAX_BLOCK_AGE_MS)
         latest = now_ms + limits.MAX_CLOCK_AHEAD_MS
         if not earliest <= header.time_ms <= latest:
@@ -388,7 +405,9 @@ class Replica(Generic[E_]):
                 self._application.check(command)
             execution = self._execute(block)
         except CommandError as error:
-            raise BlockRefusedError(f"block {block.height} of {sender} holds an invalid command: {error}") from error
+            raise BlockRefusedError(
+                f"block {block.height} of {sender} holds an invalid command: {error}"
+            ) from error
         if not self._matches(block.header, execution):
             raise BlockRefusedError(
                 f"block {block.height} of {sender} claims another outcome than its commands have: "
@@ -416,7 +435,9 @@ class Replica(Generic[E_]):
             return
         candidate = self._candidate
         if not self.is_coordinator or candidate is None or key.height != self.height + 1:
-            raise PeerError(f"{sender} acknowledged height {key.height}, view {key.view}, which is not being voted on")
+            raise PeerError(
+                f"{sender} acknowledged height {key.height}, view {key.view}, which is not being voted on"
+            )
         if key.epoch != self.members.epoch or key.view != self.view:
             raise PeerError(f"{sender} acknowledged view {key.view} of epoch {key.epoch}")
         if key.block_hash != candidate.block.hash:

@@ -25,37 +25,51 @@ _sym_db = _symbol_database.Default()
 from replication.v1 import model_pb2 as replication_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18replication/v1/log.proto\x12\x0ereplication.v1\x1a\x1areplication/v1/model.proto\"\xd5\x01\n\x07\x43ommand\x12\x32\n\x08proposal\x18\x01 \x01(\x0b\x32\x1e.replication.v1.SignedProposalH\x00\x12(\n\x06\x62\x61llot\x18\x02 \x01(\x0b\x32\x16.replication.v1.BallotH\x00\x12,\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x1b.replication.v1.SignedCloseH\x00\x12\x30\n\x07receipt\x18\x04 \x01(\x0b\x32\x1d.replication.v1.SignedReceiptH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x05\x10\x0b\"\xc9\x01\n\x0eSignedProposal\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08proposer\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x15\n\revidence_json\x18\x06 \x01(\t\x12\x11\n\twindow_ms\x18\x07 \x01(\x04\x12\x11\n\texpiry_ms\x18\x08 \x01(\x04\x12\x12\n\ncreated_ms\x18\t \x01(\x04\x12\x11\n\tsignature\x18\n \x01(\x0c\"d\n\x06\x42\x61llot\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05voter\x18\x02 \x01(\t\x12)\n\x05votes\x18\x03 \x03(\x0b\x32\x1a.replication.v1.BallotVote\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\x83\x01\n\nBallotVote\x12\x17\n\x0fproposal_digest\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\r\x12(\n\x05value\x18\x03 \x01(\x0e\x32\x19.replication.v1.VoteValue\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08voted_ms\x18\x05 \x01(\x04\"X\n\x0bSignedClose\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06\x63loser\x18\x02 \x01(\t\x12\x17\n\x0fproposal_digest\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\xb4\x01\n\rSignedReceipt\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\t\x12\x17\n\x0fproposal_digest\x18\x03 \x01(\x0c\x12\x31\n\x07outcome\x18\x04 \x01(\x0e\x32 .replication.v1.ExecutionOutcome\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x13\n\x0b\x65xecuted_ms\x18\x06 \x01(\x04\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"\xb6\x01\n\x0b\x42lockHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06height\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\x0c\x12\x0f\n\x07time_ms\x18\x05 \x01(\x04\x12\x15\n\rcommands_root\x18\x06 \x01(\x0c\x12\x14\n\x0c\x65ntries_root\x18\x07 \x01(\x0c\x12\x12\n\naudit_size\x18\x08 \x01(\x04\x12\x12\n\naudit_head\x18\t \x01(\x0c\"F\n\x05\x42lock\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.replication.v1.BlockHeader\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\"\x95\x01\n\tStatement\x12$\n\x05phase\x18\x01 \x01(\x0e\x32\x15.replication.v1.Phase\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04view\x18\x03 \x01(\x04\x12\x0e\n\x06height\x18\x04 \x01(\x04\x12\x12\n\nblock_hash\x18\x05 \x01(\x0c\x12\x0e\n\x06signer\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"4\n\x0fMemberSignature\x12\x0e\n\x06signer\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xa9\x01\n\x0b\x43\x65rtificate\x12$\n\x05phase\x18\x01 \x01(\x0e\x32\x15.replication.v1.Phase\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04view\x18\x03 \x01(\x04\x12\x0e\n\x06height\x18\x04 \x01(\x04\x12\x12\n\nblock_hash\x18\x05 \x01(\x0c\x12\x33\n\nsignatures\x18\x06 \x03(\x0b\x32\x1f.replication.v1.MemberSignature\"h\n\x0e\x43ommittedBlock\x12$\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x15.replication.v1.Block\x12\x30\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x1b.replication.v1.Certificate*V\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_PROPOSE\x10\x01\x12\x11\n\rPHASE_PREPARE\x10\x02\x12\x10\n\x0cPHASE_COMMIT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18replication/v1/log.proto\x12\x0ereplication.v1\x1a\x1areplication/v1/model.proto\"\xa6\x03\n\x07\x43ommand\x12\x32\n\x08proposal\x18\x01 \x01(\x0b\x32\x1e.replication.v1.SignedProposalH\x00\x12(\n\x06\x62\x61llot\x18\x02 \x01(\x0b\x32\x16.replication.v1.BallotH\x00\x12,\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x1b.replication.v1.SignedCloseH\x00\x12\x30\n\x07receipt\x18\x04 \x01(\x0b\x32\x1d.replication.v1.SignedReceiptH\x00\x12?\n\x12\x63oordinator_change\x18\x05 \x01(\x0b\x32!.replication.v1.CoordinatorChangeH\x00\x12,\n\x08\x65vidence\x18\x06 \x01(\x0b\x32\x18.replication.v1.EvidenceH\x00\x12\x36\n\nmembership\x18\x07 \x01(\x0b\x32 .replication.v1.SignedMembershipH\x00\x12.\n\x06rejoin\x18\x08 \x01(\x0b\x32\x1c.replication.v1.SignedRejoinH\x00\x42\x06\n\x04\x62ody\"\xc9\x01\n\x0eSignedProposal\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08proposer\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x15\n\revidence_json\x18\x06 \x01(\t\x12\x11\n\twindow_ms\x18\x07 \x01(\x04\x12\x11\n\texpiry_ms\x18\x08 \x01(\x04\x12\x12\n\ncreated_ms\x18\t \x01(\x04\x12\x11\n\tsignature\x18\n \x01(\x0c\"d\n\x06\x42\x61llot\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05voter\x18\x02 \x01(\t\x12)\n\x05votes\x18\x03 \x03(\x0b\x32\x1a.replication.v1.BallotVote\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\x83\x01\n\nBallotVote\x12\x17\n\x0fproposal_digest\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\r\x12(\n\x05value\x18\x03 \x01(\x0e\x32\x19.replication.v1.VoteValue\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08voted_ms\x18\x05 \x01(\x04\"X\n\x0bSignedClose\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06\x63loser\x18\x02 \x01(\t\x12\x17\n\x0fproposal_digest\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\xb4\x01\n\rSignedReceipt\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\t\x12\x17\n\x0fproposal_digest\x18\x03 \x01(\x0c\x12\x31\n\x07outcome\x18\x04 \x01(\x0e\x32 .replication.v1.ExecutionOutcome\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x13\n\x0b\x65xecuted_ms\x18\x06 \x01(\x04\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"\xb6\x01\n\x0b\x42lockHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06height\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\x0c\x12\x0f\n\x07time_ms\x18\x05 \x01(\x04\x12\x15\n\rcommands_root\x18\x06 \x01(\x0c\x12\x14\n\x0c\x65ntries_root\x18\x07 \x01(\x0c\x12\x12\n\naudit_size\x18\x08 \x01(\x04\x12\x12\n\naudit_head\x18\t \x01(\x0c\"F\n\x05\x42lock\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.replication.v1.BlockHeader\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\"\x95\x01\n\tStatement\x12$\n\x05phase\x18\x01 \x01(\x0e\x32\x15.replication.v1.Phase\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04view\x18\x03 \x01(\x04\x12\x0e\n\x06height\x18\x04 \x01(\x04\x12\x12\n\nblock_hash\x18\x05 \x01(\x0c\x12\x0e\n\x06signer\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"4\n\x0fMemberSignature\x12\x0e\n\x06signer\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xa9\x01\n\x0b\x43\x65rtificate\x12$\n\x05phase\x18\x01 \x01(\x0e\x32\x15.replication.v1.Phase\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04view\x18\x03 \x01(\x04\x12\x0e\n\x06height\x18\x04 \x01(\x04\x12\x12\n\nblock_hash\x18\x05 \x01(\x0c\x12\x33\n\nsignatures\x18\x06 \x03(\x0b\x32\x1f.replication.v1.MemberSignature\"h\n\x0e\x43ommittedBlock\x12$\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x15.replication.v1.Block\x12\x30\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x1b.replication.v1.Certificate\"\xaf\x01\n\x07Timeout\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04view\x18\x02 \x01(\x04\x12\x18\n\x10\x63ommitted_height\x18\x03 \x01(\x04\x12\x16\n\tlock_view\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tlock_hash\x18\x05 \x01(\x0cH\x01\x88\x01\x01\x12\x0e\n\x06signer\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x42\x0c\n\n_lock_viewB\x0c\n\n_lock_hash\"\x9a\x01\n\x12TimeoutCertificate\x12)\n\x08timeouts\x18\x01 \x03(\x0b\x32\x17.replication.v1.Timeout\x12.\n\tcommitted\x18\x02 \x01(\x0b\x32\x1b.replication.v1.Certificate\x12)\n\x04lock\x18\x03 \x01(\x0b\x32\x1b.replication.v1.Certificate\"k\n\x11\x43oordinatorChange\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04view\x18\x02 \x01(\x04\x12\x13\n\x0b\x63oordinator\x18\x03 \x01(\t\x12\x11\n\ttc_digest\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"u\n\x0fSignedStatement\x12.\n\tstatement\x18\x01 \x01(\x0b\x32\x19.replication.v1.StatementH\x00\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x17.replication.v1.TimeoutH\x00\x42\x06\n\x04\x62ody\"k\n\x08\x45vidence\x12.\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x1f.replication.v1.SignedStatement\x12/\n\x06second\x18\x02 \x01(\x0b\x32\x1f.replication.v1.SignedStatement\"r\n\x10SignedMembership\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x13\n\x0b\x63hange_json\x18\x03 \x01(\t\x12\x17\n\x0fproposal_digest\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"O\n\x0cSignedRejoin\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c*V\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_PROPOSE\x10\x01\x12\x11\n\rPHASE_PREPARE\x10\x02\x12\x10\n\x0cPHASE_COMMIT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'replication.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PHASE']._serialized_start=1742
-  _globals['_PHASE']._serialized_end=1828
+  _globals['_PHASE']._serialized_start=2820
+  _globals['_PHASE']._serialized_end=2906
   _globals['_COMMAND']._serialized_start=73
-  _globals['_COMMAND']._serialized_end=286
-  _globals['_SIGNEDPROPOSAL']._serialized_start=289
-  _globals['_SIGNEDPROPOSAL']._serialized_end=490
-  _globals['_BALLOT']._serialized_start=492
-  _globals['_BALLOT']._serialized_end=592
-  _globals['_BALLOTVOTE']._serialized_start=595
-  _globals['_BALLOTVOTE']._serialized_end=726
-  _globals['_SIGNEDCLOSE']._serialized_start=728
-  _globals['_SIGNEDCLOSE']._serialized_end=816
-  _globals['_SIGNEDRECEIPT']._serialized_start=819
-  _globals['_SIGNEDRECEIPT']._serialized_end=999
-  _globals['_BLOCKHEADER']._serialized_start=1002
-  _globals['_BLOCKHEADER']._serialized_end=1184
-  _globals['_BLOCK']._serialized_start=1186
-  _globals['_BLOCK']._serialized_end=1256
-  _globals['_STATEMENT']._serialized_start=1259
-  _globals['_STATEMENT']._serialized_end=1408
-  _globals['_MEMBERSIGNATURE']._serialized_start=1410
-  _globals['_MEMBERSIGNATURE']._serialized_end=1462
-  _globals['_CERTIFICATE']._serialized_start=1465
-  _globals['_CERTIFICATE']._serialized_end=1634
-  _globals['_COMMITTEDBLOCK']._serialized_start=1636
-  _globals['_COMMITTEDBLOCK']._serialized_end=1740
+  _globals['_COMMAND']._serialized_end=495
+  _globals['_SIGNEDPROPOSAL']._serialized_start=498
+  _globals['_SIGNEDPROPOSAL']._serialized_end=699
+  _globals['_BALLOT']._serialized_start=701
+  _globals['_BALLOT']._serialized_end=801
+  _globals['_BALLOTVOTE']._serialized_start=804
+  _globals['_BALLOTVOTE']._serialized_end=935
+  _globals['_SIGNEDCLOSE']._serialized_start=937
+  _globals['_SIGNEDCLOSE']._serialized_end=1025
+  _globals['_SIGNEDRECEIPT']._serialized_start=1028
+  _globals['_SIGNEDRECEIPT']._serialized_end=1208
+  _globals['_BLOCKHEADER']._serialized_start=1211
+  _globals['_BLOCKHEADER']._serialized_end=1393
+  _globals['_BLOCK']._serialized_start=1395
+  _globals['_BLOCK']._serialized_end=1465
+  _globals['_STATEMENT']._serialized_start=1468
+  _globals['_STATEMENT']._serialized_end=1617
+  _globals['_MEMBERSIGNATURE']._serialized_start=1619
+  _globals['_MEMBERSIGNATURE']._serialized_end=1671
+  _globals['_CERTIFICATE']._serialized_start=1674
+  _globals['_CERTIFICATE']._serialized_end=1843
+  _globals['_COMMITTEDBLOCK']._serialized_start=1845
+  _globals['_COMMITTEDBLOCK']._serialized_end=1949
+  _globals['_TIMEOUT']._serialized_start=1952
+  _globals['_TIMEOUT']._serialized_end=2127
+  _globals['_TIMEOUTCERTIFICATE']._serialized_start=2130
+  _globals['_TIMEOUTCERTIFICATE']._serialized_end=2284
+  _globals['_COORDINATORCHANGE']._serialized_start=2286
+  _globals['_COORDINATORCHANGE']._serialized_end=2393
+  _globals['_SIGNEDSTATEMENT']._serialized_start=2395
+  _globals['_SIGNEDSTATEMENT']._serialized_end=2512
+  _globals['_EVIDENCE']._serialized_start=2514
+  _globals['_EVIDENCE']._serialized_end=2621
+  _globals['_SIGNEDMEMBERSHIP']._serialized_start=2623
+  _globals['_SIGNEDMEMBERSHIP']._serialized_end=2737
+  _globals['_SIGNEDREJOIN']._serialized_start=2739
+  _globals['_SIGNEDREJOIN']._serialized_end=2818
 # @@protoc_insertion_point(module_scope)

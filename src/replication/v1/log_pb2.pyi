@@ -62,6 +62,10 @@ class Command(_message.Message):
     BALLOT_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    COORDINATOR_CHANGE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    REJOIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def proposal(self) -> Global___SignedProposal: ...
     @_builtins.property
@@ -70,6 +74,14 @@ class Command(_message.Message):
     def close(self) -> Global___SignedClose: ...
     @_builtins.property
     def receipt(self) -> Global___SignedReceipt: ...
+    @_builtins.property
+    def coordinator_change(self) -> Global___CoordinatorChange: ...
+    @_builtins.property
+    def evidence(self) -> Global___Evidence: ...
+    @_builtins.property
+    def membership(self) -> Global___SignedMembership: ...
+    @_builtins.property
+    def rejoin(self) -> Global___SignedRejoin: ...
     def __init__(
         self,
         *,
@@ -77,12 +89,16 @@ class Command(_message.Message):
         ballot: Global___Ballot | None = ...,
         close: Global___SignedClose | None = ...,
         receipt: Global___SignedReceipt | None = ...,
+        coordinator_change: Global___CoordinatorChange | None = ...,
+        evidence: Global___Evidence | None = ...,
+        membership: Global___SignedMembership | None = ...,
+        rejoin: Global___SignedRejoin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "body", b"body", "close", b"close", "proposal", b"proposal", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "body", b"body", "close", b"close", "coordinator_change", b"coordinator_change", "evidence", b"evidence", "membership", b"membership", "proposal", b"proposal", "receipt", b"receipt", "rejoin", b"rejoin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "body", b"body", "close", b"close", "proposal", b"proposal", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "body", b"body", "close", b"close", "coordinator_change", b"coordinator_change", "evidence", b"evidence", "membership", b"membership", "proposal", b"proposal", "receipt", b"receipt", "rejoin", b"rejoin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["proposal", "ballot", "close", "receipt"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["proposal", "ballot", "close", "receipt", "coordinator_change", "evidence", "membership", "rejoin"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -477,3 +493,243 @@ class CommittedBlock(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommittedBlock: _TypeAlias = CommittedBlock  # noqa: Y015
+
+@_typing.final
+class Timeout(_message.Message):
+    """One member gives up a view, and reports how far it is: its committed height, and the prepare certificate it is
+    locked on for the height above, if any.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    COMMITTED_HEIGHT_FIELD_NUMBER: _builtins.int
+    LOCK_VIEW_FIELD_NUMBER: _builtins.int
+    LOCK_HASH_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    view: _builtins.int
+    committed_height: _builtins.int
+    lock_view: _builtins.int
+    """View and block of the lock; both absent without one."""
+    lock_hash: _builtins.bytes
+    signer: _builtins.str
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        view: _builtins.int = ...,
+        committed_height: _builtins.int = ...,
+        lock_view: _builtins.int | None = ...,
+        lock_hash: _builtins.bytes | None = ...,
+        signer: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lock_hash", b"_lock_hash", "_lock_view", b"_lock_view", "lock_hash", b"lock_hash", "lock_view", b"lock_view"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lock_hash", b"_lock_hash", "_lock_view", b"_lock_view", "committed_height", b"committed_height", "epoch", b"epoch", "lock_hash", b"lock_hash", "lock_view", b"lock_view", "signature", b"signature", "signer", b"signer", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lock_hash: _TypeAlias = _typing.Literal["lock_hash"]  # noqa: Y015
+    _WhichOneofArgType__lock_hash: _TypeAlias = _typing.Literal["_lock_hash", b"_lock_hash"]  # noqa: Y015
+    _WhichOneofReturnType__lock_view: _TypeAlias = _typing.Literal["lock_view"]  # noqa: Y015
+    _WhichOneofArgType__lock_view: _TypeAlias = _typing.Literal["_lock_view", b"_lock_view"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lock_hash) -> _WhichOneofReturnType__lock_hash | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lock_view) -> _WhichOneofReturnType__lock_view | None: ...
+
+Global___Timeout: _TypeAlias = Timeout  # noqa: Y015
+
+@_typing.final
+class TimeoutCertificate(_message.Message):
+    """Timeouts of a commit quorum of distinct members for one view, and the proof of the highest report among them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUTS_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    LOCK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def timeouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Timeout]:
+        """Ordered by member."""
+
+    @_builtins.property
+    def committed(self) -> Global___Certificate:
+        """Commit certificate of the highest committed height; absent when that is where the epoch began."""
+
+    @_builtins.property
+    def lock(self) -> Global___Certificate:
+        """Prepare certificate of the highest lock at the height above it; absent without one."""
+
+    def __init__(
+        self,
+        *,
+        timeouts: _abc.Iterable[Global___Timeout] | None = ...,
+        committed: Global___Certificate | None = ...,
+        lock: Global___Certificate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "lock", b"lock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "lock", b"lock", "timeouts", b"timeouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeoutCertificate: _TypeAlias = TimeoutCertificate  # noqa: Y015
+
+@_typing.final
+class CoordinatorChange(_message.Message):
+    """The coordinator of a new view takes over. The first new block of a view holds it, so that the record shows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    COORDINATOR_FIELD_NUMBER: _builtins.int
+    TC_DIGEST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    view: _builtins.int
+    coordinator: _builtins.str
+    tc_digest: _builtins.bytes
+    """Digest of the timeout certificate that ended the view before."""
+    signature: _builtins.bytes
+    """The coordinator's, over its NEWVIEW statement."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        view: _builtins.int = ...,
+        coordinator: _builtins.str = ...,
+        tc_digest: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "epoch", b"epoch", "signature", b"signature", "tc_digest", b"tc_digest", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoordinatorChange: _TypeAlias = CoordinatorChange  # noqa: Y015
+
+@_typing.final
+class SignedStatement(_message.Message):
+    """One signed statement of a member, of those that can contradict each other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statement(self) -> Global___Statement: ...
+    @_builtins.property
+    def timeout(self) -> Global___Timeout: ...
+    def __init__(
+        self,
+        *,
+        statement: Global___Statement | None = ...,
+        timeout: Global___Timeout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "statement", b"statement", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "statement", b"statement", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["statement", "timeout"]  # noqa: Y015
+    _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
+
+Global___SignedStatement: _TypeAlias = SignedStatement  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """Two statements of one member in one epoch that no correct member signs both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def first(self) -> Global___SignedStatement: ...
+    @_builtins.property
+    def second(self) -> Global___SignedStatement: ...
+    def __init__(
+        self,
+        *,
+        first: Global___SignedStatement | None = ...,
+        second: Global___SignedStatement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class SignedMembership(_message.Message):
+    """A change of the member set. It rests on an approved proposal whose evidence is exactly this change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    CHANGE_JSON_FIELD_NUMBER: _builtins.int
+    PROPOSAL_DIGEST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    member: _builtins.str
+    """The member that submits it."""
+    change_json: _builtins.str
+    """Canonical JSON of the change."""
+    proposal_digest: _builtins.bytes
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        member: _builtins.str = ...,
+        change_json: _builtins.str = ...,
+        proposal_digest: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_json", b"change_json", "epoch", b"epoch", "member", b"member", "proposal_digest", b"proposal_digest", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedMembership: _TypeAlias = SignedMembership  # noqa: Y015
+
+@_typing.final
+class SignedRejoin(_message.Message):
+    """A member that lost its disk asks to be let back in, under a fresh incarnation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    member: _builtins.str
+    nonce: _builtins.bytes
+    """32 random bytes that its new disk holds."""
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        member: _builtins.str = ...,
+        nonce: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "member", b"member", "nonce", b"nonce", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedRejoin: _TypeAlias = SignedRejoin  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from replication.v1 import log_pb2 as replication_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!replication/v1/peer_service.proto\x12\x0ereplication.v1\x1a\x18replication/v1/log.proto\"@\n\x0f\x45xchangeRequest\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.replication.v1.PeerMessage\"\x12\n\x10\x45xchangeResponse\"\xa3\x02\n\x0bPeerMessage\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.replication.v1.HelloH\x00\x12\x37\n\x0e\x62lock_proposal\x18\x02 \x01(\x0b\x32\x1d.replication.v1.BlockProposalH\x00\x12.\n\tstatement\x18\x03 \x01(\x0b\x32\x19.replication.v1.StatementH\x00\x12\x32\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0b\x32\x1b.replication.v1.CertificateH\x00\x12\x11\n\x07\x63ommand\x18\x05 \x01(\x0cH\x00\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x19.replication.v1.HeartbeatH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x07\x10\r\"W\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmember_id\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\"\x9c\x01\n\rBlockProposal\x12,\n\tstatement\x18\x01 \x01(\x0b\x32\x19.replication.v1.Statement\x12$\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x15.replication.v1.Block\x12\x37\n\x12parent_certificate\x18\x03 \x01(\x0b\x32\x1b.replication.v1.Certificate\"~\n\tHeartbeat\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x12\n\naudit_size\x18\x03 \x01(\x04\x12\x12\n\naudit_head\x18\x04 \x01(\x0c\x12+\n\x06latest\x18\x05 \x01(\x0b\x32\x1b.replication.v1.Certificate\"<\n\x12\x46\x65tchBlocksRequest\x12\x13\n\x0b\x66rom_height\x18\x01 \x01(\x04\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\"U\n\x13\x46\x65tchBlocksResponse\x12.\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x1e.replication.v1.CommittedBlock\x12\x0e\n\x06height\x18\x02 \x01(\x04\x32\xb6\x01\n\x0bPeerService\x12O\n\x08\x45xchange\x12\x1f.replication.v1.ExchangeRequest\x1a .replication.v1.ExchangeResponse(\x01\x12V\n\x0b\x46\x65tchBlocks\x12\".replication.v1.FetchBlocksRequest\x1a#.replication.v1.FetchBlocksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!replication/v1/peer_service.proto\x12\x0ereplication.v1\x1a\x18replication/v1/log.proto\"@\n\x0f\x45xchangeRequest\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.replication.v1.PeerMessage\"\x12\n\x10\x45xchangeResponse\"\x97\x05\n\x0bPeerMessage\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.replication.v1.HelloH\x00\x12\x37\n\x0e\x62lock_proposal\x18\x02 \x01(\x0b\x32\x1d.replication.v1.BlockProposalH\x00\x12.\n\tstatement\x18\x03 \x01(\x0b\x32\x19.replication.v1.StatementH\x00\x12\x32\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0b\x32\x1b.replication.v1.CertificateH\x00\x12/\n\x07\x63ommand\x18\x05 \x01(\x0b\x32\x1c.replication.v1.CommandOfferH\x00\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x19.replication.v1.HeartbeatH\x00\x12*\n\x07suspect\x18\x07 \x01(\x0b\x32\x17.replication.v1.SuspectH\x00\x12\x30\n\x07timeout\x18\x08 \x01(\x0b\x32\x1d.replication.v1.TimeoutReportH\x00\x12\x41\n\x13timeout_certificate\x18\t \x01(\x0b\x32\".replication.v1.TimeoutCertificateH\x00\x12+\n\x08new_view\x18\n \x01(\x0b\x32\x17.replication.v1.NewViewH\x00\x12*\n\x07witness\x18\x0b \x01(\x0b\x32\x17.replication.v1.WitnessH\x00\x12\x33\n\x0c\x62ody_request\x18\x0c \x01(\x0b\x32\x1b.replication.v1.BodyRequestH\x00\x12+\n\nblock_body\x18\r \x01(\x0b\x32\x15.replication.v1.BlockH\x00\x42\x06\n\x04\x62ody\"0\n\x0c\x43ommandOffer\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\x12\x0f\n\x07overdue\x18\x02 \x01(\x08\"I\n\x07Suspect\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04view\x18\x02 \x01(\x04\x12\x0e\n\x06signer\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\xbd\x01\n\rTimeoutReport\x12(\n\x07timeout\x18\x01 \x01(\x0b\x32\x17.replication.v1.Timeout\x12.\n\tcommitted\x18\x02 \x01(\x0b\x32\x1b.replication.v1.Certificate\x12)\n\x04lock\x18\x03 \x01(\x0b\x32\x1b.replication.v1.Certificate\x12\'\n\x04seen\x18\x04 \x01(\x0b\x32\x19.replication.v1.Statement\"u\n\x07NewView\x12\x31\n\x06\x63hange\x18\x01 \x01(\x0b\x32!.replication.v1.CoordinatorChange\x12\x37\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\".replication.v1.TimeoutCertificate\"b\n\x07Witness\x12-\n\nstatements\x18\x01 \x03(\x0b\x32\x19.replication.v1.Statement\x12(\n\x07timeout\x18\x02 \x01(\x0b\x32\x17.replication.v1.Timeout\"!\n\x0b\x42odyRequest\x12\x12\n\nblock_hash\x18\x01 \x01(\x0c\"W\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tmember_id\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\"\x9c\x01\n\rBlockProposal\x12,\n\tstatement\x18\x01 \x01(\x0b\x32\x19.replication.v1.Statement\x12$\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x15.replication.v1.Block\x12\x37\n\x12parent_certificate\x18\x03 \x01(\x0b\x32\x1b.replication.v1.Certificate\"~\n\tHeartbeat\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x12\n\naudit_size\x18\x03 \x01(\x04\x12\x12\n\naudit_head\x18\x04 \x01(\x0c\x12+\n\x06latest\x18\x05 \x01(\x0b\x32\x1b.replication.v1.Certificate\"<\n\x12\x46\x65tchBlocksRequest\x12\x13\n\x0b\x66rom_height\x18\x01 \x01(\x04\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\"U\n\x13\x46\x65tchBlocksResponse\x12.\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x1e.replication.v1.CommittedBlock\x12\x0e\n\x06height\x18\x02 \x01(\x04\x32\xb6\x01\n\x0bPeerService\x12O\n\x08\x45xchange\x12\x1f.replication.v1.ExchangeRequest\x1a .replication.v1.ExchangeResponse(\x01\x12V\n\x0b\x46\x65tchBlocks\x12\".replication.v1.FetchBlocksRequest\x1a#.replication.v1.FetchBlocksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGERESPONSE']._serialized_start=145
   _globals['_EXCHANGERESPONSE']._serialized_end=163
   _globals['_PEERMESSAGE']._serialized_start=166
-  _globals['_PEERMESSAGE']._serialized_end=457
-  _globals['_HELLO']._serialized_start=459
-  _globals['_HELLO']._serialized_end=546
-  _globals['_BLOCKPROPOSAL']._serialized_start=549
-  _globals['_BLOCKPROPOSAL']._serialized_end=705
-  _globals['_HEARTBEAT']._serialized_start=707
-  _globals['_HEARTBEAT']._serialized_end=833
-  _globals['_FETCHBLOCKSREQUEST']._serialized_start=835
-  _globals['_FETCHBLOCKSREQUEST']._serialized_end=895
-  _globals['_FETCHBLOCKSRESPONSE']._serialized_start=897
-  _globals['_FETCHBLOCKSRESPONSE']._serialized_end=982
-  _globals['_PEERSERVICE']._serialized_start=985
-  _globals['_PEERSERVICE']._serialized_end=1167
+  _globals['_PEERMESSAGE']._serialized_end=829
+  _globals['_COMMANDOFFER']._serialized_start=831
+  _globals['_COMMANDOFFER']._serialized_end=879
+  _globals['_SUSPECT']._serialized_start=881
+  _globals['_SUSPECT']._serialized_end=954
+  _globals['_TIMEOUTREPORT']._serialized_start=957
+  _globals['_TIMEOUTREPORT']._serialized_end=1146
+  _globals['_NEWVIEW']._serialized_start=1148
+  _globals['_NEWVIEW']._serialized_end=1265
+  _globals['_WITNESS']._serialized_start=1267
+  _globals['_WITNESS']._serialized_end=1365
+  _globals['_BODYREQUEST']._serialized_start=1367
+  _globals['_BODYREQUEST']._serialized_end=1400
+  _globals['_HELLO']._serialized_start=1402
+  _globals['_HELLO']._serialized_end=1489
+  _globals['_BLOCKPROPOSAL']._serialized_start=1492
+  _globals['_BLOCKPROPOSAL']._serialized_end=1648
+  _globals['_HEARTBEAT']._serialized_start=1650
+  _globals['_HEARTBEAT']._serialized_end=1776
+  _globals['_FETCHBLOCKSREQUEST']._serialized_start=1778
+  _globals['_FETCHBLOCKSREQUEST']._serialized_end=1838
+  _globals['_FETCHBLOCKSRESPONSE']._serialized_start=1840
+  _globals['_FETCHBLOCKSRESPONSE']._serialized_end=1925
+  _globals['_PEERSERVICE']._serialized_start=1928
+  _globals['_PEERSERVICE']._serialized_end=2110
 # @@protoc_insertion_point(module_scope)

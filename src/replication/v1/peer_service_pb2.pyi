@@ -66,8 +66,13 @@ class PeerMessage(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
-    command: _builtins.bytes
-    """A serialised Command that its sender wants ordered."""
+    SUSPECT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    NEW_VIEW_FIELD_NUMBER: _builtins.int
+    WITNESS_FIELD_NUMBER: _builtins.int
+    BODY_REQUEST_FIELD_NUMBER: _builtins.int
+    BLOCK_BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -77,7 +82,23 @@ class PeerMessage(_message.Message):
     @_builtins.property
     def certificate(self) -> _log_pb2.Certificate: ...
     @_builtins.property
+    def command(self) -> Global___CommandOffer: ...
+    @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def suspect(self) -> Global___Suspect: ...
+    @_builtins.property
+    def timeout(self) -> Global___TimeoutReport: ...
+    @_builtins.property
+    def timeout_certificate(self) -> _log_pb2.TimeoutCertificate: ...
+    @_builtins.property
+    def new_view(self) -> Global___NewView: ...
+    @_builtins.property
+    def witness(self) -> Global___Witness: ...
+    @_builtins.property
+    def body_request(self) -> Global___BodyRequest: ...
+    @_builtins.property
+    def block_body(self) -> _log_pb2.Block: ...
     def __init__(
         self,
         *,
@@ -85,18 +106,190 @@ class PeerMessage(_message.Message):
         block_proposal: Global___BlockProposal | None = ...,
         statement: _log_pb2.Statement | None = ...,
         certificate: _log_pb2.Certificate | None = ...,
-        command: _builtins.bytes = ...,
+        command: Global___CommandOffer | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        suspect: Global___Suspect | None = ...,
+        timeout: Global___TimeoutReport | None = ...,
+        timeout_certificate: _log_pb2.TimeoutCertificate | None = ...,
+        new_view: Global___NewView | None = ...,
+        witness: Global___Witness | None = ...,
+        body_request: Global___BodyRequest | None = ...,
+        block_body: _log_pb2.Block | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block_proposal", b"block_proposal", "body", b"body", "certificate", b"certificate", "command", b"command", "heartbeat", b"heartbeat", "hello", b"hello", "statement", b"statement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block_body", b"block_body", "block_proposal", b"block_proposal", "body", b"body", "body_request", b"body_request", "certificate", b"certificate", "command", b"command", "heartbeat", b"heartbeat", "hello", b"hello", "new_view", b"new_view", "statement", b"statement", "suspect", b"suspect", "timeout", b"timeout", "timeout_certificate", b"timeout_certificate", "witness", b"witness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_proposal", b"block_proposal", "body", b"body", "certificate", b"certificate", "command", b"command", "heartbeat", b"heartbeat", "hello", b"hello", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_body", b"block_body", "block_proposal", b"block_proposal", "body", b"body", "body_request", b"body_request", "certificate", b"certificate", "command", b"command", "heartbeat", b"heartbeat", "hello", b"hello", "new_view", b"new_view", "statement", b"statement", "suspect", b"suspect", "timeout", b"timeout", "timeout_certificate", b"timeout_certificate", "witness", b"witness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "block_proposal", "statement", "certificate", "command", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "block_proposal", "statement", "certificate", "command", "heartbeat", "suspect", "timeout", "timeout_certificate", "new_view", "witness", "body_request", "block_body"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___PeerMessage: _TypeAlias = PeerMessage  # noqa: Y015
+
+@_typing.final
+class CommandOffer(_message.Message):
+    """A command that its sender wants ordered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    command: _builtins.bytes
+    """A serialised Command."""
+    overdue: _builtins.bool
+    """The coordinator has not ordered it in time: hold it to it."""
+    def __init__(
+        self,
+        *,
+        command: _builtins.bytes = ...,
+        overdue: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "overdue", b"overdue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommandOffer: _TypeAlias = CommandOffer  # noqa: Y015
+
+@_typing.final
+class Suspect(_message.Message):
+    """A complaint about the coordinator of a view. It binds its signer to nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    view: _builtins.int
+    signer: _builtins.str
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        view: _builtins.int = ...,
+        signer: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "signature", b"signature", "signer", b"signer", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspect: _TypeAlias = Suspect  # noqa: Y015
+
+@_typing.final
+class TimeoutReport(_message.Message):
+    """A timeout with the certificates that prove its report, and the coordinator's block its signer saw last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    LOCK_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def timeout(self) -> _log_pb2.Timeout: ...
+    @_builtins.property
+    def committed(self) -> _log_pb2.Certificate: ...
+    @_builtins.property
+    def lock(self) -> _log_pb2.Certificate: ...
+    @_builtins.property
+    def seen(self) -> _log_pb2.Statement: ...
+    def __init__(
+        self,
+        *,
+        timeout: _log_pb2.Timeout | None = ...,
+        committed: _log_pb2.Certificate | None = ...,
+        lock: _log_pb2.Certificate | None = ...,
+        seen: _log_pb2.Statement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "lock", b"lock", "seen", b"seen", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "lock", b"lock", "seen", b"seen", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeoutReport: _TypeAlias = TimeoutReport  # noqa: Y015
+
+@_typing.final
+class NewView(_message.Message):
+    """The coordinator opens its view."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def change(self) -> _log_pb2.CoordinatorChange: ...
+    @_builtins.property
+    def certificate(self) -> _log_pb2.TimeoutCertificate: ...
+    def __init__(
+        self,
+        *,
+        change: _log_pb2.CoordinatorChange | None = ...,
+        certificate: _log_pb2.TimeoutCertificate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "change", b"change"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NewView: _TypeAlias = NewView  # noqa: Y015
+
+@_typing.final
+class Witness(_message.Message):
+    """The newest statements of the member it is sent to that the sender knows, so that a member whose disk was rolled
+    back finds out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.Statement]: ...
+    @_builtins.property
+    def timeout(self) -> _log_pb2.Timeout: ...
+    def __init__(
+        self,
+        *,
+        statements: _abc.Iterable[_log_pb2.Statement] | None = ...,
+        timeout: _log_pb2.Timeout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statements", b"statements", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Witness: _TypeAlias = Witness  # noqa: Y015
+
+@_typing.final
+class BodyRequest(_message.Message):
+    """Asks for the body of a block that is locked but not committed yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_HASH_FIELD_NUMBER: _builtins.int
+    block_hash: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        block_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BodyRequest: _TypeAlias = BodyRequest  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
