@@ -73,6 +73,11 @@ class Execution(Protocol):
         """Whether the block changed nothing."""
         ...
 
+    @property
+    def recorded_view(self) -> int:
+        """As `Application.recorded_view`, after this block."""
+        ...
+
 
 E_ = TypeVar("E_", bound=Execution)
 

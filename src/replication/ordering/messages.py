@@ -61,6 +61,7 @@ class CommandMessage:
 class Heartbeat:
     """How far the sender is. `latest` is its newest commit certificate, None at height 0."""
 
+    epoch: int
     view: int
     height: int
     audit_size: int

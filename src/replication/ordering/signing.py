@@ -76,7 +76,7 @@ class GuardedSigner:
         last = self.state.last(key.phase)
         if last is not None and last.key == key:
             return True
-        if key.phase is not Phase.PROPOSE and key.view <= self.state.timed_out_view:
+        if key.view <= self.state.timed_out_view:
             return False
         return last is None or key.position > last.key.position
 

@@ -365,10 +365,13 @@ class Heartbeat(_message.Message):
     AUDIT_SIZE_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     view: _builtins.int
     height: _builtins.int
     audit_size: _builtins.int
     audit_head: _builtins.bytes
+    epoch: _builtins.int
+    """The epoch the view belongs to."""
     @_builtins.property
     def latest(self) -> _log_pb2.Certificate:
         """Newest commit certificate; absent at height 0."""
@@ -381,10 +384,11 @@ class Heartbeat(_message.Message):
         audit_size: _builtins.int = ...,
         audit_head: _builtins.bytes = ...,
         latest: _log_pb2.Certificate | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "audit_size", b"audit_size", "height", b"height", "latest", b"latest", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "audit_size", b"audit_size", "epoch", b"epoch", "height", b"height", "latest", b"latest", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
