@@ -40,7 +40,6 @@ exception is the default clock of `ConsensusProtocol`.
 from __future__ import annotations
 
 from replication.consensus.config import ConsensusConfig
-from replication.consensus.demo import run_demo as _demo  # noqa: F401 - not public; handy to try things out
 from replication.consensus.model import (
     AuditEntry,
     Decision,

@@ -51,11 +51,12 @@ def verify_entries(entries: Sequence[AuditEntry], start: int = 0, prev_hash: str
 
 
 def _is_intact(entry: object, sequence: int, prev_hash: str) -> bool:
-    if not isinstance(entry, AuditEntry) or entry.sequence != sequence or entry.prev_hash != prev_hash:
+    if not isinstance(entry, AuditEntry):
         return False
     try:
-        return entry.hash == entry.compute_hash(prev_hash)
-    except CanonicalJSONError:
+        linked = entry.sequence == sequence and entry.prev_hash == prev_hash
+        return linked and entry.hash == entry.compute_hash(prev_hash)
+    except (AttributeError, CanonicalJSONError):  # a field was deleted, or is nothing that can be hashed
         return False
 
 

@@ -33,7 +33,7 @@ def run_demo(voters: int = 5, byzantine: bool = False, as_json: bool = False) ->
     twice. Raises `InvalidRequestError` (a `ValueError`) if `voters` is not from 1 to
     `MAX_DEMO_VOTERS`.
     """
-    if not 1 <= voters <= MAX_DEMO_VOTERS:
+    if type(voters) is not int or not 1 <= voters <= MAX_DEMO_VOTERS:
         raise InvalidRequestError(
             f"voters must be an integer from 1 to {MAX_DEMO_VOTERS}, got {shown(voters)}"
         )

@@ -7,7 +7,7 @@ the stable name a program can compare.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from replication.errors import CallerError
 
@@ -31,12 +31,17 @@ _SHOWN_CHARACTERS: Final = 100
 
 
 def shown(value: object) -> str:
-    """Return `repr(value)` for a message: shortened, and never failing (integers of 4,300 digits have none)."""
+    """Return `repr(value)` for a message: shortened, and never failing (very long integers have no repr)."""
     try:
         text = repr(value)
     except Exception:
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+def _with_message(error_class: type[Exception], message: str) -> Exception:
+    """Unpickle an error whose constructor takes an id: calling it would wrap the message in another."""
+    return error_class.__new__(error_class, message)
 
 
 class InvalidRequestError(CallerError, ValueError):
@@ -71,6 +76,9 @@ class UnknownVoterError(InvalidRequestError):
     def __init__(self, voter_id: object) -> None:
         super().__init__(f"Unknown voter {shown(voter_id)}: not one of the voters of this session")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_with_message, (type(self), *self.args))
+
 
 class UnknownProposalError(CallerError, KeyError):
     """There is no proposal with this id."""
@@ -79,6 +87,9 @@ class UnknownProposalError(CallerError, KeyError):
 
     def __init__(self, proposal_id: object) -> None:
         super().__init__(f"Unknown proposal {shown(proposal_id)}: use an id that propose() returned")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_with_message, (type(self), *self.args))
 
     def __str__(self) -> str:
         """Return the message as it is; `KeyError` would print it in quotes."""

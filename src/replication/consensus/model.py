@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import EnumType, StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from replication.consensus.canonical import canonical_json
 
@@ -41,6 +41,10 @@ class VoteValue(StrEnum, metaclass=_AbstainByDefault):
     APPROVE = "approve"
     REJECT = "reject"
     ABSTAIN = "abstain"
+
+    if TYPE_CHECKING:  # type checkers look here, and not at the metaclass, for what a call may leave out
+
+        def __new__(cls, value: object = "abstain") -> Self: ...
 
 
 class Decision(StrEnum):

@@ -416,7 +416,8 @@ def _weight(voter_id: str, weight: object) -> Fraction:
             if exact > 0:
                 return exact
     raise InvalidConfigError(
-        f"weights[{shown(voter_id)}] must be a positive, finite number (legal range: > 0), got {shown(weight)}"
+        f"weights[{shown(voter_id)}] must be a positive, finite number (legal range: > 0), "
+        f"got {shown(weight)}"
     )
 
 

@@ -36,7 +36,9 @@ def test_floats_mean_the_simplest_fraction() -> None:
 
 
 @pytest.mark.parametrize("name", SHARES)
-@pytest.mark.parametrize("value", [0, 0.0, -0.1, 1.0000001, 2, HUGE, NAN, INF, -INF, True, "1/2", None, [0.5]])
+@pytest.mark.parametrize(
+    "value", [0, 0.0, -0.1, 1.0000001, 2, HUGE, NAN, INF, -INF, True, "1/2", None, [0.5]]
+)
 def test_shares_outside_their_range(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name} .*greater than 0.* at most 1") as caught:
         ConsensusConfig(**{name: value})
@@ -51,7 +53,9 @@ def test_shares_inside_their_range(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, -1e-9, NAN, INF, True, "5", None, HUGE])
 def test_expiries_outside_their_range(value: Any) -> None:
-    with pytest.raises(ValueError, match="default_expiry_seconds must be a finite number of seconds, at least 0"):
+    with pytest.raises(
+        ValueError, match="default_expiry_seconds must be a finite number of seconds, at least 0"
+    ):
         ConsensusConfig(default_expiry_seconds=value)
 
 

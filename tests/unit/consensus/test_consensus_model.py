@@ -57,6 +57,7 @@ def test_enumeration_values_are_the_lower_case_names(enumeration: type, names: s
 
 def test_a_vote_value_that_says_nothing_abstains() -> None:
     assert VoteValue() is VoteValue.ABSTAIN
+    assert VoteValue(value="reject") is VoteValue.REJECT
     assert VoteValue("approve") is VoteValue.APPROVE
     assert pickle.loads(pickle.dumps(VoteValue.REJECT)) is VoteValue.REJECT
     assert copy.deepcopy(VoteValue.REJECT) is VoteValue.REJECT
@@ -151,3 +152,11 @@ def test_errors_have_reasons_of_their_own() -> None:
 def test_a_key_error_prints_without_quotes() -> None:
     error = errors.UnknownProposalError("prop-9")
     assert str(error) == "Unknown proposal 'prop-9': use an id that propose() returned"
+
+
+@pytest.mark.parametrize("error", [errors.UnknownProposalError("x"), errors.UnknownVoterError("x")])
+def test_errors_keep_their_message_on_the_way_to_another_process(error: Exception) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        twin = pickle.loads(pickle.dumps(error, protocol))
+        assert (type(twin), str(twin)) == (type(error), str(error))
+    assert str(copy.copy(error)) == str(error)

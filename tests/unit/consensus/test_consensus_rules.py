@@ -104,15 +104,17 @@ def test_exact_fraction(value: Any, exact: Fraction) -> None:
     assert exact_fraction(value) == exact
 
 
-@pytest.mark.parametrize("value", [5e-324, 2.2250738585072014e-308, 1e-300, 1 + 2**-52, 1 - 2**-53, 0.3 + 1e-16])
+@pytest.mark.parametrize(
+    "value", [5e-324, 2.2250738585072014e-308, 1e-300, 1 + 2**-52, 1 - 2**-53, 0.3 + 1e-16]
+)
 def test_exact_fraction_at_the_edges_of_floats_rounds_back(value: float) -> None:
     assert float(exact_fraction(value)) == value
 
 
-BAD_NUMBERS = [math.nan, math.inf, True, None, [], "", "x", "1/0", "1e9", "0x1", " 1", "1_0", "1/-2", "٣", "9" * 19]
+BAD_TEXTS = ["", "x", "1/0", "1e9", "0x1", " 1", "1_0", "1/-2", "٣", "9" * 19]
 
 
-@pytest.mark.parametrize("value", BAD_NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, True, None, [], *BAD_TEXTS])
 def test_exact_fraction_refuses(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="must be"):
         exact_fraction(value)
@@ -126,7 +128,7 @@ def test_an_electorate_knows_its_voters_and_weights() -> None:
     assert [electorate.weight_of(voter) for voter in "abc"] == [2, Fraction(1, 3), Fraction(5, 2)]
     assert "a" in electorate
     assert "d" not in electorate
-    assert ["a"] not in electorate  # type: ignore[comparison-overlap]
+    assert ["a"] not in electorate
     with pytest.raises(UnknownVoterError):
         electorate.weight_of("d")
 
@@ -151,7 +153,9 @@ def test_an_electorate_refuses(weights: Any, message: str) -> None:
         Electorate(weights)
 
 
-def poll_of(votes: str, n: int, *, critical: bool = False, rules: VotingRules = RULES, **weights: Any) -> Poll:
+def poll_of(
+    votes: str, n: int, *, critical: bool = False, rules: VotingRules = RULES, **weights: Any
+) -> Poll:
     """A poll of n voters a, b, c, … with one letter a vote: A, R, N, or - for none."""
     ids = "abcdefghijklmnopqrstuvwxyz"[:n]
     poll = Poll(Electorate({voter: weights.get(voter, 1) for voter in ids}), rules, critical)
@@ -243,7 +247,7 @@ def test_a_later_vote_replaces_the_earlier() -> None:
     poll.cast("a", N)
     poll.cast("b", A)
     assert poll.counts == (1, 0, 2)
-    assert (poll.approve_weight, poll.reject_weight) == (3, 0)
+    assert (poll.approve_weight, poll.reject_weight) == (Fraction(3), Fraction(0))
     assert [poll.value_of(voter) for voter in "abcd"] == [N, A, N, None]
     assert poll.voters == ("a", "b", "c")
     assert poll.votes == {"a": N, "b": A, "c": N}
@@ -270,7 +274,7 @@ def test_a_copy_is_independent() -> None:
     copy.cast("c", A)
     copy.cast("a", R)
     assert (poll.counts, poll.votes) == ((2, 0, 0), {"a": A, "b": A})
-    assert (poll.approve_weight, poll.reject_weight) == (2, 0)
+    assert (poll.approve_weight, poll.reject_weight) == (Fraction(2), Fraction(0))
     assert copy.counts == (2, 1, 0)
     assert (copy.is_critical, copy.threshold, copy.quorum_required) == (True, Fraction(2, 3), 3)
 
@@ -285,6 +289,7 @@ def test_the_result_is_for_readers() -> None:
     assert (result.approve_weight, result.reject_weight) == (4 / 3, 1.0)
     assert (result.threshold_used, result.is_critical, result.hash_chain_valid) == (2 / 3, True, False)
     assert all(
-        type(number) is float for number in (result.approve_weight, result.reject_weight, result.threshold_used)
+        type(number) is float
+        for number in (result.approve_weight, result.reject_weight, result.threshold_used)
     )
     assert poll.result("prop-0007", decision=Decision.NO_QUORUM).decision is Decision.NO_QUORUM
