@@ -33,8 +33,8 @@ class CommandError(CallerError):
 class CheckedCommand:
     """A command that passed every check that does not depend on the state.
 
-    `announce` asks for it to be shown to all members at once, not only to the coordinator. `keep` asks for it to be
-    kept on disk from before it is sent until it is committed.
+    `announce` asks for it to be shown to all members at once, not only to the coordinator. `keep` asks for
+    it to be kept on disk from before it is sent until it is committed.
     """
 
     digest: bytes
@@ -47,8 +47,8 @@ class CheckedCommand:
 class Selection:
     """Which of the waiting commands to put into the next block, in execution order.
 
-    `complete` says that waiting a moment longer for others would gain nothing; `void` are waiting commands that
-    would execute as nothing and need not be ordered.
+    `complete` says that waiting a moment longer for others would gain nothing; `void` are waiting commands
+    that would execute as nothing and need not be ordered.
     """
 
     commands: tuple[bytes, ...]
@@ -87,7 +87,8 @@ class Application(Protocol, Generic[E_]):
 
     @property
     def members(self) -> MemberSet:
-        """The members of the current epoch. A new epoch begins with the block above the one that changed it."""
+        """The members of the current epoch. A new epoch begins with the block above the one that changed
+        it."""
         ...
 
     @property
@@ -112,7 +113,8 @@ class Application(Protocol, Generic[E_]):
         ...
 
     def execute(self, height: int, time_ms: int, commands: Sequence[bytes]) -> E_:
-        """Execute speculatively on top of the committed state. Raises CommandError for an unchecked bad command."""
+        """Execute speculatively on top of the committed state. Raises CommandError for an unchecked bad
+        command."""
         ...
 
     def commit(self, execution: E_) -> None:
@@ -120,7 +122,8 @@ class Application(Protocol, Generic[E_]):
         ...
 
     def view_command(self, opening: NewView) -> bytes:
-        """The command that records a new coordinator. Executing it for a view already recorded does nothing."""
+        """The command that records a new coordinator. Executing it for a view already recorded does
+        nothing."""
         ...
 
     def evidence_command(self, evidence: Evidence) -> bytes:

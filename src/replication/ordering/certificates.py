@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from replication.errors import PeerError
@@ -10,33 +11,13 @@ from replication.identity.members import MemberSet
 from replication.ordering.quorum import commit_quorum
 from replication.ordering.statements import Phase, Statement, StatementKey, is_signed_by_member
 
-__all__ = [
-    "Certificate",
-    "CertificateError",
-    "ConflictingStatementError",
-    "StatementCollector",
-    "check_certificate",
-]
+__all__ = ["Certificate", "CertificateError", "StatementCollector", "check_certificate"]
 
 
 class CertificateError(PeerError):
     """A certificate proves nothing: too few, duplicate, foreign or invalid signatures."""
 
     reason: ClassVar[str] = "CERTIFICATE_INVALID"
-
-
-class ConflictingStatementError(PeerError):
-    """One member signed two different blocks at one position. `first` and `second` prove it."""
-
-    reason: ClassVar[str] = "EQUIVOCATION"
-
-    def __init__(self, first: Statement, second: Statement) -> None:
-        super().__init__(
-            f"{second.signer} signed two {second.key.phase.value} statements at view {second.key.view}, height "
-            f"{second.key.height}: {first.key.block_hash.hex()[:16]} and {second.key.block_hash.hex()[:16]}"
-        )
-        self.first = first
-        self.second = second
 
 
 @dataclass(frozen=True)
@@ -71,7 +52,7 @@ def check_certificate(certificate: Certificate, phase: Phase, cluster_id: bytes,
     ]
     if -1 in positions:
         raise CertificateError(f"{where}: {certificate.signatures[positions.index(-1)][0]} is not a member")
-    if any(left >= right for left, right in zip(positions, positions[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(positions)):
         raise CertificateError(f"{where}: signers are repeated or not in member order")
     for signer, signature in certificate.signatures:
         if not is_signed_by_member(Statement(key, signer, signature), cluster_id, members):
@@ -79,10 +60,9 @@ def check_certificate(certificate: Certificate, phase: Phase, cluster_id: bytes,
 
 
 class StatementCollector:
-    """Adds up the statements of one phase at one height until they make a certificate.
+    """Adds up the statements of one phase until they make a certificate.
 
-    Keeps the first statement of each member and position for ever (until `clear`), since the first of two
-    conflicting ones is half of the evidence.
+    Only statements with equal keys are added up: never those of different views, heights or blocks.
     """
 
     def __init__(self, phase: Phase, cluster_id: bytes, members: MemberSet) -> None:
@@ -90,38 +70,31 @@ class StatementCollector:
         self._cluster_id = cluster_id
         self._members = members
         self._quorum = commit_quorum(members.n)
-        self._first: dict[tuple[str, tuple[int, int]], Statement] = {}
+        self._signatures: dict[StatementKey, dict[str, bytes]] = {}
 
     def signers(self, key: StatementKey) -> set[str]:
         """Members that signed exactly this key."""
-        return {statement.signer for statement in self._first.values() if statement.key == key}
+        return set(self._signatures.get(key, ()))
 
     def add(self, statement: Statement) -> Certificate | None:
         """Count a statement; return the certificate when it completes the quorum, and only then.
 
-        Checks membership, then repetition or conflict, and the signature last. Raises PeerError for a statement
-        that is not valid and ConflictingStatementError for the second of two contradicting valid ones.
+        Checks membership, then repetition, and the signature last. Raises PeerError for an invalid statement.
         """
-        if statement.key.phase is not self._phase or statement.signer not in self._members:
-            raise PeerError(f"{statement.signer}: not a {self._phase.value} statement of a member")
-        slot = (statement.signer, statement.key.position)
-        known = self._first.get(slot)
-        if known is not None and known.key == statement.key:
+        key, signer = statement.key, statement.signer
+        if key.phase is not self._phase or signer not in self._members:
+            raise PeerError(f"{signer}: not a {self._phase.value} statement of a member")
+        if signer in self._signatures.get(key, ()):
             return None
         if not is_signed_by_member(statement, self._cluster_id, self._members):
-            raise PeerError(f"{statement.signer}: the signature of its {self._phase.value} does not verify")
-        if known is not None:
-            raise ConflictingStatementError(known, statement)
-        self._first[slot] = statement
-        return self._certificate(statement.key)
-
-    def _certificate(self, key: StatementKey) -> Certificate | None:
-        found = {item.signer: item.signature for item in self._first.values() if item.key == key}
+            raise PeerError(f"{signer}: the signature of its {self._phase.value} does not verify")
+        found = self._signatures.setdefault(key, {})
+        found[signer] = statement.signature
         if len(found) != self._quorum:
             return None
         ordered = sorted(found.items(), key=lambda item: self._members.index_of(item[0]))
         return Certificate(key, tuple(ordered))
 
     def clear(self) -> None:
-        """Forget everything: the height is decided."""
-        self._first.clear()
+        """Forget everything: the height is decided, or the view is over."""
+        self._signatures.clear()

@@ -32,8 +32,8 @@ class SaveSignState:
 
 @dataclass(frozen=True)
 class KeepCommand:
-    """Keep a command of one's own until it is committed or withdrawn: it holds votes, and a second signature on
-    other content would be equivocation."""
+    """Keep a command of one's own until it is committed or withdrawn: it holds votes, and a second signature
+    on other content would be equivocation."""
 
     command: bytes
 

@@ -37,8 +37,8 @@ MAX_CLOCK_AHEAD_MS: Final = 5_000
 """How far a block time may lie ahead of a member's own clock: the coordinator cannot close windows early."""
 
 MAX_BLOCK_AGE_MS: Final = 600_000
-"""How far a block time may lie behind. A block that waited through an outage must still be acceptable when its
-quorum returns, so this is wider than the bound ahead; it keeps a coordinator from stopping the clock."""
+"""How far a block time may lie behind. A block that waited through an outage must still be acceptable when
+its quorum returns, so this is wider than the bound ahead; it keeps a coordinator from stopping the clock."""
 
 PENDING_LIFETIME_MS: Final = 30_000
 """A command that cannot be executed yet (a vote on a proposal not seen) is dropped after this time. Its voter

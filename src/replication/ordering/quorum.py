@@ -1,7 +1,7 @@
 """Quorum arithmetic of the ordering protocol, in integers.
 
-The commit quorum is not the tally quorum: 2f+1 of n members is only a safe quorum when n = 3f+1. At n = 5 or 6,
-f is 1 and two sets of 3 need not share an honest member.
+The commit quorum is not the tally quorum: 2f+1 of n members is only a safe quorum when n = 3f+1. At n = 5 or
+6, f is 1 and two sets of 3 need not share an honest member.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The only place that signs statements of the protocol, and the state that keeps it from signing two.
 
-`SignState` is made durable before a statement leaves (see `effects`). After a restart the same state is loaded
-again: a repeated request gets the stored statement, a conflicting one raises.
+`SignState` is made durable before a statement leaves (see `effects`). After a restart the same state is
+loaded again: a repeated request gets the stored statement, a conflicting one raises.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ class Signer(Protocol):
 class SignState:
     """What a member has promised in one epoch, under one incarnation of its disk.
 
-    `propose`, `prepare` and `commit` are the last statements of each phase, whose (view, height) only ever grows;
-    `lock` the prepare certificate it is locked on (void once its height is committed); `timeout` the TIMEOUT of the
-    highest view it gave up, as it was sent; `opened` the timeout certificate that opened the view it was in, kept
-    for convenience. `nonce` names the incarnation: empty for the disk that was there when the cluster was made.
+    `propose`, `prepare` and `commit` are the last statements of each phase, whose (view, height) only ever
+    grows; `lock` the prepare certificate it is locked on (void once its height is committed); `timeout` the
+    TIMEOUT of the highest view it gave up, as it was sent; `opened` the timeout certificate that opened the
+    view it was in, kept for convenience. `nonce` names the incarnation: empty for the disk that was there
+    when the cluster was made.
     """
 
     epoch: int = 0
@@ -83,8 +84,8 @@ class GuardedSigner:
     def sign(self, key: StatementKey) -> Statement:
         """The statement for this key: the stored one for a repeat, a new one for a higher position.
 
-        Raises InvariantError when the position was used for something else, lies below the last one, or belongs to
-        a view that was given up.
+        Raises InvariantError when the position was used for something else, lies below the last one, or
+        belongs to a view that was given up.
         """
         if not self.may_sign(key):
             raise InvariantError(

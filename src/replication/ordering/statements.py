@@ -106,7 +106,8 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """The signer is done with `view`; it has committed up to `committed_height`, and holds `lock` above it."""
+    """The signer is done with `view`; it has committed up to `committed_height`, and holds `lock` above
+    it."""
 
     epoch: int
     view: int

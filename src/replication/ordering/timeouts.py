@@ -1,8 +1,8 @@
 """Timeouts, the certificates they make, and the floor a certificate puts under the next view.
 
-A timeout certificate carries each member's own report and proves only the highest: under-reporting is harmless,
-since the highest of a quorum counts, and over-reporting is impossible, since the highest must be proven. (The
-structure is that of Jolteon, Gelashvili and others, 2022.)
+A timeout certificate carries each member's own report and proves only the highest: under-reporting is
+harmless, since the highest of a quorum counts, and over-reporting is impossible, since the highest must be
+proven. (The structure is that of Jolteon, Gelashvili and others, 2022.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What a view may build on: only heights above `height`, and at `height + 1` only `block_hash`, if given."""
+    """What a view may build on: only heights above `height`, and at `height + 1` only `block_hash`, if
+    given."""
 
     height: int
     block_hash: bytes | None = None
@@ -78,7 +79,8 @@ class TimeoutCertificate:
         return Floor(height, None if self.lock is None else self.lock.key.block_hash)
 
     def digest(self, cluster_id: bytes) -> bytes:
-        """SHA-256 over the timeouts' sign-bytes and signatures, each with its length: the certificate's name."""
+        """SHA-256 over the timeouts' sign-bytes and signatures, each with its length: the certificate's
+        name."""
         hasher = sha256()
         for timeout in self.timeouts:
             for part in (timeout.sign_bytes(cluster_id), timeout.signature):
@@ -98,8 +100,8 @@ def check_timeout_report(
 def check_timeout_certificate(
     certificate: TimeoutCertificate, cluster_id: bytes, members: MemberSet, base_height: int
 ) -> None:
-    """Raise CertificateError unless a commit quorum of distinct members timed out of exactly this view, and the
-    highest of their reports is proven. `base_height` is the height at which the epoch began."""
+    """Raise CertificateError unless a commit quorum of distinct members timed out of exactly this view, and
+    the highest of their reports is proven. `base_height` is the height at which the epoch began."""
     timeouts = certificate.timeouts
     quorum = commit_quorum(members.n)
     if not quorum <= len(timeouts) <= members.n:
