@@ -147,7 +147,7 @@ class NormalCase(ReplicaCore[E_]):
         ):
             raise BlockRefusedError(
                 f"{sender} sent a block for view {key.view}, height {key.height} under a statement that "
-                f"does not name this block, or is not that of {self.coordinator}, who coordinates view {self.view}"
+                f"does not name this block, or is not that of {self.coordinator}, coordinator of {self.view}"
             )
         if block.height > self.height + 1:
             self._learn_from_parent(sender, message)
