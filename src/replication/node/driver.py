@@ -1,4 +1,5 @@
-"""The driver: the asyncio shell around one replica. Everything that changes state passes through its one task.
+"""The driver: the asyncio shell around one replica. Everything that changes state passes through its one
+task.
 
 Inputs (commands of one's own, messages of peers, fetched blocks, time) are queued and fed to the replica in
 batches; then the driver makes durable what they ask for, then it sends, then it tells. See the class.
@@ -41,7 +42,8 @@ T_ = TypeVar("T_")
 
 
 class NoQuorumError(ReplicationError):
-    """Too few other nodes are in contact for anything to commit now. The command is kept and may commit later."""
+    """Too few other nodes are in contact for anything to commit now. The command is kept and may commit
+    later."""
 
     reason: ClassVar[str] = "NO_QUORUM_OF_NODES"
 
@@ -56,13 +58,13 @@ class Transport(Protocol):
     """What the driver needs of the network. Peers are member ids."""
 
     def send(self, to: str | None, message: Message) -> None:
-        """Queue a message for one member, or for all others when `to` is None. Never blocks, never raises for a
-        peer that is away; each peer's queue is bounded."""
+        """Queue a message for one member, or for all others when `to` is None. Never blocks, never raises
+        for a peer that is away; each peer's queue is bounded."""
         ...
 
     async def fetch_blocks(self, peer: str, from_height: int) -> tuple[list[tuple[Block, Certificate]], int]:
-        """A page of committed blocks from `from_height` on, and the peer's height. Raises a ReplicationError when
-        the peer does not answer, or answers with something that cannot be decoded."""
+        """A page of committed blocks from `from_height` on, and the peer's height. Raises a ReplicationError
+        when the peer does not answer, or answers with something that cannot be decoded."""
         ...
 
 
@@ -73,7 +75,8 @@ class DriverSettings:
     contact_ms: silence after which a peer counts as out of contact.
     no_quorum_after_ms: how long `submit` waits without a quorum in contact before it raises NoQuorumError.
     fetch_timeout_ms: how long one page of blocks may take before another peer is asked.
-    policy_timeout_ms: how long a python policy may think about one proposal before its answer no longer counts.
+    policy_timeout_ms: how long a python policy may think about one proposal before its answer no longer
+    counts.
     """
 
     contact_ms: int = 2_000
@@ -120,8 +123,8 @@ class Changes:
         self.audit_size = audit_size
 
     async def wait_beyond(self, audit_size: int) -> int:
-        """Wait until the audit chain is longer than `audit_size`; returns its length. Raises NodeStoppingError when
-        the driver stops."""
+        """Wait until the audit chain is longer than `audit_size`; returns its length. Raises
+        NodeStoppingError when the driver stops."""
         raise NotImplementedError
 
     async def wait_above(self, height: int) -> int:
@@ -132,9 +135,9 @@ class Changes:
 class Driver:
     """Owns the replica, the store and the journal of a running node.
 
-    `fatal` never completes in a healthy node. It fails with the StorageError or InvariantError (or any unexpected
-    error) that stopped the driver: whoever runs the node awaits it and ends the process with an error. From that
-    moment on nothing more is signed, written, sent or answered.
+    `fatal` never completes in a healthy node. It fails with the StorageError or InvariantError (or any
+    unexpected error) that stopped the driver: whoever runs the node awaits it and ends the process with an
+    error. From that moment on nothing more is signed, written, sent or answered.
 
     `changes` tells watchers that the record grew.
     """
@@ -165,21 +168,21 @@ class Driver:
         """
 
     async def start(self) -> None:
-        """Take up where the last run ended: repeat what was signed, resubmit kept commands, vote on what is open.
-        Messages and commands may come from now on."""
+        """Take up where the last run ended: repeat what was signed, resubmit kept commands, vote on what is
+        open. Messages and commands may come from now on."""
         raise NotImplementedError
 
     async def stop(self) -> None:
-        """Finish the batch at hand, fail what still waits with NodeStoppingError, and end all tasks. May be called
-        more than once, and after `fatal` failed."""
+        """Finish the batch at hand, fail what still waits with NodeStoppingError, and end all tasks. May be
+        called more than once, and after `fatal` failed."""
         raise NotImplementedError
 
     async def submit(self, command: bytes, resign: Callable[[int], bytes] | None = None) -> Outcome:
-        """Have a command of one's own ordered; returns its outcome once the block that holds it is durable here, or
-        once the committed state says for good what it would be (a repeat, a refusal).
+        """Have a command of one's own ordered; returns its outcome once the block that holds it is durable
+        here, or once the committed state says for good what it would be (a repeat, a refusal).
 
-        `resign` makes the same command for a new epoch; it is called when the epoch changes before the command was
-        committed. Cancelling the caller withdraws nothing.
+        `resign` makes the same command for a new epoch; it is called when the epoch changes before the
+        command was committed. Cancelling the caller withdraws nothing.
 
         Raises:
             CommandError: no member would accept the command.
@@ -193,20 +196,20 @@ class Driver:
         """Cast this member's vote by hand, on a committed proposal. Repeating the same vote gives the first
         outcome; another one is refused with ALREADY_VOTED unless the rules allow changes.
 
-        Refusals are outcomes, not errors: UNKNOWN_PROPOSAL, PROPOSAL_NOT_OPEN, PROPOSAL_EXPIRED, ALREADY_VOTED.
-        Raises as `submit`.
+        Refusals are outcomes, not errors: UNKNOWN_PROPOSAL, PROPOSAL_NOT_OPEN, PROPOSAL_EXPIRED,
+        ALREADY_VOTED. Raises as `submit`.
         """
         raise NotImplementedError
 
     async def read(self, function: Callable[[Store], T_]) -> T_:
-        """Run a short read of the store (or of the application's state) at a moment when nothing writes, on the
-        loop's thread. Everything that looks at the store or the application goes through here; what it sees is
-        durable. Keep each call to a few milliseconds: page through what is long."""
+        """Run a short read of the store (or of the application's state) at a moment when nothing writes, on
+        the loop's thread. Everything that looks at the store or the application goes through here; what it
+        sees is durable. Keep each call to a few milliseconds: page through what is long."""
         raise NotImplementedError
 
     async def receive(self, sender: str, message: Message) -> None:
-        """Take in a message of a member, whose name the transport has authenticated. Returns at once while there is
-        room in the sender's share of the queue, else when there is: that is the back-pressure."""
+        """Take in a message of a member, whose name the transport has authenticated. Returns at once while
+        there is room in the sender's share of the queue, else when there is: that is the back-pressure."""
         raise NotImplementedError
 
     def peer_connected(self, peer: str) -> None:
