@@ -13,13 +13,12 @@ sent."""
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from replication.client import convert
+from replication.client import arguments, convert
 from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import (
     DeadlineExceededError,
@@ -57,9 +56,7 @@ SURVEY_TIMEOUT_SECONDS: Final = 2.0
 EXPORT_TIMEOUT_SECONDS: Final = 600.0
 """An export is as long as the record; minutes, not seconds."""
 
-MAX_WIRE_INTEGER: Final = 2**63 - 1
 DEFAULT_PAGE_SIZE: Final = 100
-MAX_PAGE_SIZE: Final = 500
 
 
 def new_request_id() -> str:
@@ -114,11 +111,11 @@ class AsyncClient:
         """
         request = voting.ProposeRequest(
             request_id=request_id or new_request_id(),
-            action=_text(action, "action"),
-            target=_text(target, "target"),
-            evidence_json=_evidence_text(evidence),
-            window_ms=_duration(window_ms, "window_ms"),
-            expiry_ms=_duration(expiry_ms, "expiry_ms"),
+            action=arguments.text(action, "action"),
+            target=arguments.text(target, "target"),
+            evidence_json=arguments.evidence_text(evidence),
+            window_ms=arguments.duration(window_ms, "window_ms"),
+            expiry_ms=arguments.duration(expiry_ms, "expiry_ms"),
             wait_for_decision=wait_for_decision,
         )
         try:
@@ -146,9 +143,9 @@ class AsyncClient:
         """
         request = voting.CastVoteRequest(
             request_id=request_id or new_request_id(),
-            proposal_id=_text(proposal_id, "proposal_id"),
-            value=convert.vote_value_to_wire(_vote_value(value)),
-            reason=_text(reason, "reason"),
+            proposal_id=arguments.text(proposal_id, "proposal_id"),
+            value=convert.vote_value_to_wire(arguments.vote_value(value)),
+            reason=arguments.text(reason, "reason"),
         )
         response = await self._transport.unary(
             lambda stubs: stubs.voting.CastVote, request, timeout_seconds, route=Route.PINNED, node=node
@@ -169,7 +166,7 @@ class AsyncClient:
             known = {endpoint.member_id for endpoint in self.handle.endpoints}
             node = proposer if proposer in known else None
         request = voting.CloseProposalRequest(
-            request_id=request_id or new_request_id(), proposal_id=_text(proposal_id, "proposal_id")
+            request_id=request_id or new_request_id(), proposal_id=arguments.text(proposal_id, "proposal_id")
         )
         response = await self._transport.unary(
             lambda stubs: stubs.voting.CloseProposal, request, timeout_seconds, route=Route.PINNED, node=node
@@ -192,9 +189,9 @@ class AsyncClient:
         """
         request = voting.ExecuteRequest(
             request_id=request_id or new_request_id(),
-            proposal_id=_text(proposal_id, "proposal_id"),
-            outcome=convert.outcome_to_wire(_outcome(outcome)),
-            detail=_text(detail, "detail"),
+            proposal_id=arguments.text(proposal_id, "proposal_id"),
+            outcome=convert.outcome_to_wire(arguments.outcome(outcome)),
+            detail=arguments.text(detail, "detail"),
         )
         response = await self._transport.unary(
             lambda stubs: stubs.voting.Execute, request, timeout_seconds, route=Route.UNTIL_SENT, node=node
@@ -205,7 +202,7 @@ class AsyncClient:
         self, proposal_id: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
     ) -> Proposal:
         """One proposal with votes, tally and receipts. Raises `NotFoundError`."""
-        request = voting.GetProposalRequest(proposal_id=_text(proposal_id, "proposal_id"))
+        request = voting.GetProposalRequest(proposal_id=arguments.text(proposal_id, "proposal_id"))
         response = await self._transport.unary(
             lambda stubs: stubs.voting.GetProposal, request, timeout_seconds, node=node
         )
@@ -220,9 +217,9 @@ class AsyncClient:
         node: str | None = None,
     ) -> AsyncIterator[Proposal]:
         """All proposals, oldest first, fetched page by page; `timeout_seconds` is for each page."""
-        request = voting.ListProposalsRequest(page_size=_page_size(page_size))
+        request = voting.ListProposalsRequest(page_size=arguments.page_size(page_size))
         if status is not None:
-            request.status = convert.status_to_wire(_status(status))
+            request.status = convert.status_to_wire(arguments.status(status))
         while True:
             page = await self._transport.unary(
                 lambda stubs: stubs.voting.ListProposals, request, timeout_seconds, node=node
@@ -241,7 +238,7 @@ class AsyncClient:
         order."""
         upcoming = from_sequence
         while True:
-            request = voting.WatchRequest(from_sequence=_count(upcoming, "from_sequence"))
+            request = voting.WatchRequest(from_sequence=arguments.count(upcoming, "from_sequence"))
             stream = self._transport.stream(
                 lambda stubs: stubs.voting.Watch, request, timeout_seconds, node=node
             )
@@ -271,7 +268,7 @@ class AsyncClient:
         Raises `NotFoundError` for an unknown voter.
         """
         request = voting.GetHistoryRequest(
-            voter_id=_text(voter_id, "voter_id"), page_size=_page_size(page_size)
+            voter_id=arguments.text(voter_id, "voter_id"), page_size=arguments.page_size(page_size)
         )
         while True:
             page = await self._transport.unary(
@@ -325,7 +322,7 @@ class AsyncClient:
 
         Raises `NotFoundError`, `ConflictError` (not decided yet), or the verifier's error if the node lied.
         """
-        request = voting.GetCertificateRequest(proposal_id=_text(proposal_id, "proposal_id"))
+        request = voting.GetCertificateRequest(proposal_id=arguments.text(proposal_id, "proposal_id"))
         response = await self._transport.unary(
             lambda stubs: stubs.voting.GetCertificate, request, timeout_seconds, node=node
         )
@@ -348,8 +345,8 @@ class AsyncClient:
 
         The page after the last one is empty.
         """
-        start = _count(from_sequence, "from_sequence")
-        request = audit.ListEntriesRequest(from_sequence=start, page_size=_page_size(page_size))
+        start = arguments.count(from_sequence, "from_sequence")
+        request = audit.ListEntriesRequest(from_sequence=start, page_size=arguments.page_size(page_size))
         response = await self._transport.unary(
             lambda stubs: stubs.audit.ListEntries, request, timeout_seconds, node=node
         )
@@ -432,65 +429,6 @@ def _unknown_outcome(
     better = kind(advice, status=error.status, endpoint=error.endpoint)
     better.metadata = {**error.metadata, "request_id": request_id}
     return better
-
-
-def _evidence_text(evidence: Mapping[str, Any] | None) -> str:
-    if evidence is None:
-        return ""
-    try:
-        return json.dumps(dict(evidence), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"The evidence is not a JSON object: {error}.") from error
-
-
-def _text(value: object, field: str) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{field} has to be text, not {type(value).__name__}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{field} holds a character that has no UTF-8 form; remove it.") from None
-    return value
-
-
-def _duration(value: int | None, field: str) -> int | None:
-    return None if value is None else _count(value, field)
-
-
-def _count(value: object, field: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WIRE_INTEGER:
-        raise UsageError(f"{field} = {value!r:.80} is not possible. Give a whole number of at least 0.")
-    return value
-
-
-def _page_size(value: int) -> int:
-    if not 1 <= value <= MAX_PAGE_SIZE:
-        raise UsageError(f"A page of {value} is not possible. Ask for 1 to {MAX_PAGE_SIZE}.")
-    return value
-
-
-def _vote_value(value: VoteValue | str) -> VoteValue:
-    if value not in tuple(VoteValue):
-        raise UsageError(f"{value!r:.80} is not a vote. Choose one of: {', '.join(VoteValue)}.")
-    return VoteValue(value)
-
-
-def _outcome(value: ExecutionOutcome | str) -> ExecutionOutcome:
-    try:
-        return ExecutionOutcome(value)
-    except ValueError:
-        raise UsageError(
-            f"{value!r:.80} is not an outcome. Choose one of: {', '.join(ExecutionOutcome)}."
-        ) from None
-
-
-def _status(value: ProposalStatus | str) -> ProposalStatus:
-    try:
-        return ProposalStatus(value)
-    except ValueError:
-        raise UsageError(
-            f"{value!r:.80} is not a status. Choose one of: {', '.join(ProposalStatus)}."
-        ) from None
 
 
 def _next_page(request: voting.ListProposalsRequest | voting.GetHistoryRequest, token: str) -> bool:

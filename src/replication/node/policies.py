@@ -27,10 +27,8 @@ import copy
 import importlib
 import inspect
 import logging
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
@@ -39,6 +37,12 @@ import cel
 
 from replication.consensus import VoteValue
 from replication.errors import OperatorError
+from replication.node.cel_expression import (
+    Expression,
+    ExpressionError,
+    evidence_size,
+    short_text,
+)
 from replication.node.config import PolicySettings, did_you_mean
 
 __all__ = [
@@ -68,47 +72,7 @@ MAX_STEPS: Final = 500_000
 MAX_POLICY_BYTES: Final = 256 * 1024
 MAX_RULES: Final = 256
 
-MAX_EVIDENCE_DEPTH: Final = 64
-"""Twice what a proposal may have. CEL converts recursively: 1,000 levels pass, 20,000 crash the process."""
-
-_CHARACTERS_A_STEP: Final = 64
-_MAX_EXPRESSION_LENGTH: Final = 4096
-_MAX_EXPONENT: Final = 3
-_VARIABLES: Final = ("action", "target", "evidence", "proposer", "critical", "voter")
-_TYPES: Final = ("bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint")
-_MACROS: Final = {"all": 1, "exists": 1, "exists_one": 1, "map": 2, "filter": 2}
-"""The macros that run a body for each element, and the power of the number of elements that each costs."""
-
-_FUNCTIONS: Final = (
-    *(
-        "bytes",
-        "contains",
-        "double",
-        "duration",
-        "endsWith",
-        "int",
-        "matches",
-        "size",
-        "startsWith",
-        "string",
-    ),
-    *("timestamp", "type", "uint", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear"),
-    *("getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds"),
-)
-_UNDEFINED: Final = re.compile(r"Undefined variable or function: '(\w+)'")
-_TOKEN: Final = re.compile(
-    r"""
-    //[^\n]*
-    | (?P<text> (?: [bB]?[rR] | [rR][bB] ) (?: \"{3}[\s\S]*?\"{3} | '{3}[\s\S]*?'{3} | "[^"\n]*" | '[^'\n]*' )
-      | [bB]? (?: \"{3}(?:\\[\s\S]|[^\\])*?\"{3} | '{3}(?:\\[\s\S]|[^\\])*?'{3}
-      | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' ) )
-    | (?P<word> [^\W\d]\w* )
-    | (?P<sign> \S )
-    """,
-    re.VERBOSE,
-)
 _VOTES: Final = (*(value.value for value in VoteValue), "none")
-_MAX_LOGGED: Final = 200
 _log = logging.getLogger(__name__)
 
 
@@ -198,7 +162,7 @@ class ManualPolicy:
 @dataclass(frozen=True, slots=True)
 class _Rule:
     number: int
-    when: _Expression
+    when: Expression
     choice: Choice | None
 
     @property
@@ -233,7 +197,7 @@ class CelPolicy:
             context = cel.Context(_variables(incident))
         except Exception as error:
             return Judgement(
-                None, diagnostics=(Diagnostic(None, f"evidence is not fit for rules: {_short(error)}"),)
+                None, diagnostics=(Diagnostic(None, f"evidence is not fit for rules: {short_text(error)}"),)
             )
         return self._run(size, context)
 
@@ -297,7 +261,7 @@ class PythonPolicy:
             raise
         except BaseException as error:  # also SystemExit: a policy must not be able to end the node
             return Judgement(
-                None, diagnostics=(Diagnostic(None, f"raised {type(error).__name__}: {_short(error)}"),)
+                None, diagnostics=(Diagnostic(None, f"raised {type(error).__name__}: {short_text(error)}"),)
             )
         try:
             return Judgement(_choice_of(result))
@@ -379,124 +343,6 @@ def parse_cel_policy(text: str, origin: str) -> CelPolicy:
     return CelPolicy(rules, _choice_in(default, f"{origin}: default"), origin)
 
 
-def evidence_size(evidence: Mapping[str, Any]) -> int:
-    """Size of evidence in steps: one for each value, and one more for every 64 characters of text.
-
-    Raises:
-        ValueError: more than `MAX_EVIDENCE_DEPTH` levels. Nothing here recurses, so that hostile depth costs
-        nothing.
-    """
-    size = 0
-    level: list[Any] = [evidence]
-    for _ in range(MAX_EVIDENCE_DEPTH + 1):
-        size += len(level)
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, Mapping):
-                inner.extend(value.values())
-                size += sum(len(key) for key in value) // _CHARACTERS_A_STEP
-            elif isinstance(value, list | tuple):
-                inner.extend(value)
-            elif isinstance(value, str):
-                size += len(value) // _CHARACTERS_A_STEP
-        if not inner:
-            return size
-        level = inner
-    raise ValueError(f"it is nested more than {MAX_EVIDENCE_DEPTH} levels deep")
-
-
-class _ExpressionError(ValueError):
-    """An expression does not compile, or cannot be evaluated on this evidence."""
-
-
-class _Expression:
-    """One compiled CEL expression, and how its cost grows with the evidence.
-
-    Raises:
-        _ExpressionError: CEL does not accept it, or it uses a name, function or form that cannot work here.
-    """
-
-    def __init__(self, source: str) -> None:
-        if len(source) > _MAX_EXPRESSION_LENGTH:
-            raise _ExpressionError(f"it is longer than {_MAX_EXPRESSION_LENGTH} characters")
-        with _native_errors():
-            self._program = cel.compile(source)
-        self._exponent, bound = _growth(_tokens(source))
-        for name in self._program.variables():
-            if name not in _VARIABLES and name not in _TYPES and name not in bound:
-                raise _ExpressionError(f"there is no {name!r:.80}; {did_you_mean(name, _VARIABLES)}")
-        for name in self._program.functions():
-            if name[0].isalpha() and name not in _FUNCTIONS:
-                raise _ExpressionError(f"there is no function {name!r:.80}; {did_you_mean(name, _FUNCTIONS)}")
-
-    def steps(self, size: int) -> int:
-        """Upper bound of the steps it takes on evidence of this size."""
-        return int(size**self._exponent)
-
-    def evaluate(self, context: cel.Context) -> object:
-        """The value; `LookupError` if the evidence has no such key, `_ExpressionError` on other failures."""
-        with _native_errors():
-            return self._program.execute(context)
-
-
-@contextmanager
-def _native_errors() -> Iterator[None]:
-    """Turn what the CEL engine raises into `_ExpressionError`. A panic of it is no `Exception`: catch all."""
-    try:
-        yield
-    except (LookupError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        text = str(error)
-        if (undefined := _UNDEFINED.match(text)) is not None:
-            # Names were checked when the rule was loaded: the function is not defined for this type.
-            text = f"{undefined[1]}() is not defined for a value of this type"
-        if text.startswith("No such overload"):
-            text = "an operation is not defined for values of these types"
-        _, found, first = text.partition("ERROR: <input>:")
-        text = first.partition("\n")[0] if found else text.partition(" CEL does not coerce")[0]
-        text = text.removesuffix(" Check function arguments and their types.")
-        raise _ExpressionError(_short(text, quoted=False)) from error
-
-
-def _tokens(source: str) -> list[str]:
-    """The tokens of an expression that CEL has accepted; each string literal becomes a lone quote."""
-    found = (match for match in _TOKEN.finditer(source) if match.lastgroup is not None)
-    return ['"' if match.lastgroup == "text" else match.group() for match in found]
-
-
-def _growth(tokens: list[str]) -> tuple[int, frozenset[str]]:
-    """The exponent by which the cost of an expression grows, and the names that its macros bind.
-
-    A macro such as exists() runs its body for each element, so every macro around a part of the text
-    multiplies its cost by the size of the evidence. Using `evidence` may itself cost its size (==, in, +).
-    map() and filter() copy their result for every element that they add, which is quadratic.
-    """
-    exponent, bound = 1, set()
-    open_macros: list[bool] = []
-    padded = ["", *tokens, ""]
-    for before, piece, after in zip(padded, tokens, padded[2:], strict=False):
-        depth = sum(open_macros)
-        if piece == "(":
-            open_macros.append(before in _MACROS)
-        elif piece == ")":
-            del open_macros[-1:]
-        elif piece == "evidence":
-            exponent = max(exponent, depth + 1)
-        elif piece in _MACROS and after == "(":
-            exponent = max(exponent, depth + _MACROS[piece])
-    for macro, parenthesis, name, comma in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
-        if macro in _MACROS and (parenthesis, comma) == ("(", ","):
-            bound.add(name)
-        if macro == "matches" and parenthesis == "(" and (name, comma) != ('"', ")"):
-            raise _ExpressionError(
-                "matches() takes a pattern written out in quotes: evidence must not become one"
-            )
-    if exponent > _MAX_EXPONENT:
-        raise _ExpressionError("its macros (exists, map, ...) are nested too deeply for evidence from others")
-    return exponent, frozenset(bound)
-
-
 def _variables(incident: Incident) -> dict[str, Any]:
     """What expressions see. All of it is data: nothing here is callable, so nothing can become a function."""
     return {
@@ -513,12 +359,12 @@ def _evaluate(rule: _Rule, context: cel.Context) -> tuple[bool, Diagnostic | Non
     try:
         result = rule.when.evaluate(context)
     except LookupError as error:
-        return False, Diagnostic(rule.number, f"the evidence has no {_short(error)}", missing=True)
-    except _ExpressionError as error:
-        return False, Diagnostic(rule.number, _short(error))
+        return False, Diagnostic(rule.number, f"the evidence has no {short_text(error)}", missing=True)
+    except ExpressionError as error:
+        return False, Diagnostic(rule.number, short_text(error))
     if not isinstance(result, bool):
         return False, Diagnostic(
-            rule.number, f"gives {type(result).__name__} {_short(result)}, not true or false"
+            rule.number, f"gives {type(result).__name__} {short_text(result)}, not true or false"
         )
     return result, None
 
@@ -531,8 +377,8 @@ def _rule(table: dict[str, Any], number: int, where: str) -> _Rule:
     if not isinstance(when, str) or not when.strip():
         raise PolicyError(f"{where}: when must be given, as a CEL expression in quotes, not {when!r:.80}")
     try:
-        expression = _Expression(when)
-    except _ExpressionError as error:
+        expression = Expression(when)
+    except ExpressionError as error:
         raise PolicyError(f"{where}: when is not a usable CEL expression: {error}") from error
     return _Rule(number, expression, _choice_in(table, where))
 
@@ -567,7 +413,7 @@ def _import_entry(entry: str) -> Callable[[Incident], object]:
     except BaseException as error:  # whatever the operator's module does when it is imported
         raise PolicyError(
             f"policy.entry {entry!r:.120}: module {module_name} cannot be imported: {type(error).__name__}: "
-            f"{_short(error)}. It must be installed or on PYTHONPATH."
+            f"{short_text(error)}. It must be installed or on PYTHONPATH."
         ) from error
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -611,7 +457,7 @@ def _choice_of(result: object) -> Choice | None:
     if inspect.iscoroutine(result):
         result.close()
     raise ValueError(
-        f"returned {type(result).__name__} {_short(result)}; a policy returns a Choice, one of "
+        f"returned {type(result).__name__} {short_text(result)}; a policy returns a Choice, one of "
         f"{', '.join(_VOTES)}, or None"
     )
 
@@ -624,18 +470,6 @@ def _fitting(reason: str) -> str:
     return raw[: MAX_REASON_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
-def _short(value: object, quoted: bool = True) -> str:
-    """Text of an error or value for a log: short and on one line, as parts of it may come from evidence."""
-    try:
-        text = repr(value) if quoted and not isinstance(value, BaseException) else str(value)
-    except Exception as error:
-        text = f"<{type(value).__name__} whose text raises {type(error).__name__}>"
-    if isinstance(value, KeyError):
-        text = f"key {value.args[0]!r}" if value.args else "such key"
-    text = "".join(char if char.isprintable() else " " for char in text[: _MAX_LOGGED + 1])
-    return text if len(text) <= _MAX_LOGGED else text[:_MAX_LOGGED] + "…"
-
-
 def _report(origin: str, incident: Incident, judgement: Judgement) -> None:
     """At most one warning for an incident, however many rules a hostile proposer manages to break."""
     errors = [diagnostic for diagnostic in judgement.diagnostics if not diagnostic.missing]
@@ -643,9 +477,9 @@ def _report(origin: str, incident: Incident, judgement: Judgement) -> None:
         _log.warning(
             "policy %s on %s of %s proposed by %s: %s%s",
             origin,
-            _short(incident.action),
-            _short(incident.target),
-            _short(incident.proposer),
+            short_text(incident.action),
+            short_text(incident.target),
+            short_text(incident.proposer),
             errors[0],
             f" (and {len(errors) - 1} more)" if len(errors) > 1 else "",
         )

@@ -16,9 +16,9 @@ import pytest
 from replication.consensus import VoteValue
 from replication.errors import OperatorError
 from replication.node import policies
+from replication.node.cel_expression import MAX_EVIDENCE_DEPTH
 from replication.node.config import PolicySettings
 from replication.node.policies import (
-    MAX_EVIDENCE_DEPTH,
     MAX_REASON_BYTES,
     MAX_STEPS,
     CelPolicy,
