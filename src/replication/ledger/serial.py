@@ -136,6 +136,7 @@ def _parse(message: _P, text: bytes, limit: int, name: str) -> _P:
         raise MalformedError(f"a serialised {name} has at most {limit} bytes, not {len(text)}")
     try:
         message.ParseFromString(text)
+        message.DiscardUnknownFields()  # they would be written back as they came
         again = message.SerializeToString(deterministic=True)
     except (DecodeError, ValueError) as error:
         raise MalformedError(f"not the serialisation of a {name}: {error}") from None
