@@ -18,8 +18,8 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
 
-from replication.cli.provision import provision_cluster
 from replication.identity.genesis import Genesis
+from replication.node.local.provision import provision_cluster
 from replication.v1 import audit_service_pb2 as audit
 from replication.v1 import (
     audit_service_pb2_grpc,

@@ -14,16 +14,6 @@ import pytest
 from replication.cli.incidents import load_incidents
 from replication.cli.load import percentile
 from replication.cli.main import ExitCode, main
-from replication.cli.processes import is_node_of, read_pid, running_pid, stop_pids
-from replication.cli.provision import (
-    CLIENT_ROLES,
-    PolicyChoice,
-    node_homes,
-    pick_free_ports,
-    plan_addresses,
-    provision_cluster,
-)
-from replication.client.errors import UsageError
 from replication.errors import OperatorError
 from replication.identity.genesis import load_genesis
 from replication.identity.keys import SigningKey
@@ -31,6 +21,16 @@ from replication.identity.roles import Role
 from replication.identity.tls import check_certificate
 from replication.node.config import read_config
 from replication.node.home import check_home
+from replication.node.local.processes import is_node_of, read_pid, running_pid, stop_pids
+from replication.node.local.provision import (
+    CLIENT_ROLES,
+    ClusterPlanError,
+    PolicyChoice,
+    node_homes,
+    pick_free_ports,
+    plan_addresses,
+    provision_cluster,
+)
 
 APPROVE = '[[rule]]\nwhen = "true"\nvote = "approve"\nreason = "test"\n'
 
@@ -86,7 +86,7 @@ def test_what_was_made_is_removed_when_something_is_wrong(tmp_path: Path) -> Non
     with pytest.raises(OperatorError, match="rule 1"):
         provision_cluster(tmp_path / "cluster", nodes=2, policy=PolicyChoice("cel", file=policy))
     assert not (tmp_path / "cluster").exists()
-    with pytest.raises(UsageError, match="node-9"):
+    with pytest.raises(ClusterPlanError, match="node-9"):
         provision_cluster(tmp_path / "cluster", nodes=2, policies={"node-9": PolicyChoice()})
     assert not (tmp_path / "cluster").exists()
 

@@ -107,7 +107,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, tmp_p
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("replication.cli.provision.provision_cluster", interrupted)
+    monkeypatch.setattr("replication.node.local.provision.provision_cluster", interrupted)
     assert main(["init", str(tmp_path / "x")]) == ExitCode.INTERRUPTED
 
 
@@ -117,7 +117,7 @@ def test_a_bug_is_exit_code_1(
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("replication.cli.provision.provision_cluster", broken)
+    monkeypatch.setattr("replication.node.local.provision.provision_cluster", broken)
     assert main(["init", str(tmp_path / "x")]) == ExitCode.INTERNAL
     assert "ZeroDivisionError: oops" in capsys.readouterr().err
 

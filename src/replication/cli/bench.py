@@ -66,13 +66,13 @@ def bench(
 
 def _on_temporary_cluster(nodes: int, run: Any) -> Measurement:
     """Start a cluster that approves everything, measure it, stop it, and remove its files."""
-    from replication.cli.processes import LocalCluster, stop_on_signal, wait_until_ready
-    from replication.cli.provision import PolicyChoice, node_homes, provision_cluster
-    from replication.client import open_folder
+    from replication.client import open_folder, wait_until_ready
+    from replication.node.local.processes import LocalCluster, stop_on_signal
+    from replication.node.local.provision import PolicyChoice, node_homes, provision_cluster
 
     async def work(cluster: LocalCluster, directory: Path) -> Measurement:
         handle = open_folder(directory)
-        await wait_until_ready(handle, cluster)
+        await wait_until_ready(handle, cluster.require_alive)
         pids = ", ".join(f"{home.name} {pid}" for home, pid in cluster.pids().items())
         note(f"Started {nodes} nodes (process ids: {pids}).")
         result: Measurement = await run(handle)

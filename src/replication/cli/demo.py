@@ -20,8 +20,8 @@ from replication.cli.output import console, note, print_json, table
 
 if TYPE_CHECKING:
     from replication.cli.incidents import Incident
-    from replication.cli.processes import LocalCluster
     from replication.cli.rehearsal import Outcome, Report
+    from replication.node.local.processes import LocalCluster
 
 __all__ = ["demo"]
 
@@ -51,7 +51,7 @@ def demo(
     Exit code 0 only when every decision came out as expected and every check holds.
     """
     from replication.cli.incidents import find_examples, load_incidents
-    from replication.cli.processes import stop_on_signal
+    from replication.node.local.processes import stop_on_signal
 
     began = time.monotonic()
     folder = find_examples(examples)
@@ -83,9 +83,9 @@ def _working_folder(directory: Path | None, keep: bool) -> Iterator[Path]:
 
 def _perform(directory: Path, examples: Path, cases: list[Incident]) -> Report:
     """Make the cluster, run everything on it, stop it, and check that nothing is left running."""
-    from replication.cli.processes import LocalCluster
-    from replication.cli.provision import node_homes, provision_cluster
     from replication.cli.rehearsal import Check
+    from replication.node.local.processes import LocalCluster
+    from replication.node.local.provision import node_homes, provision_cluster
 
     provision_cluster(directory, nodes=NODES, name="demo", policies=_policies(examples))
     with LocalCluster(node_homes(directory)) as cluster:
@@ -101,11 +101,10 @@ def _perform(directory: Path, examples: Path, cases: list[Incident]) -> Report:
 
 
 async def _rehearse(directory: Path, cluster: LocalCluster, cases: list[Incident]) -> Report:
-    from replication.cli.processes import wait_until_ready
     from replication.cli.rehearsal import Rehearsal
-    from replication.client import open_folder
+    from replication.client import open_folder, wait_until_ready
 
-    picture = await wait_until_ready(open_folder(directory), cluster)
+    picture = await wait_until_ready(open_folder(directory), cluster.require_alive)
     state = picture.status
     note(
         f"{state.n} voter processes are up: f = {state.f}, tally quorum {state.tally_quorum}, "
@@ -117,8 +116,8 @@ async def _rehearse(directory: Path, cluster: LocalCluster, cases: list[Incident
 
 def _policies(examples: Path) -> dict[str, Any]:
     """The policy of each node: its own file, or the one named default.toml."""
-    from replication.cli.provision import PolicyChoice
     from replication.errors import OperatorError
+    from replication.node.local.provision import PolicyChoice
 
     found = {}
     for number in range(1, NODES + 1):

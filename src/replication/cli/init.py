@@ -36,7 +36,7 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Make the files of a new cluster: authority, genesis, node homes, client certificates."""
-    from replication.cli.provision import parse_policy, provision_cluster
+    from replication.node.local.provision import parse_policy, provision_cluster
 
     genesis = provision_cluster(
         directory,

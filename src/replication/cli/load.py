@@ -14,8 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from replication.cli.processes import wait_until_settled
-from replication.client import AsyncClient, ClusterHandle, ClusterPicture, RemoteError, merge
+from replication.client import (
+    AsyncClient,
+    ClusterHandle,
+    ClusterPicture,
+    RemoteError,
+    merge,
+    wait_until_settled,
+)
 from replication.client.model import ClusterStatus, Counters, Decision
 
 __all__ = ["LoadResult", "Measurement", "measure", "percentile"]

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from replication.cli.audit import write_lines
 from replication.cli.incidents import Incident
-from replication.cli.processes import wait_until_settled
-from replication.client import AsyncClient, open_folder
+from replication.client import AsyncClient, open_folder, wait_until_settled
 from replication.client.model import Proposal, ProposalStatus, to_json
 from replication.errors import ReplicationError
 from replication.ledger.verify import VerificationError, read_lines, verify_certificate, verify_export

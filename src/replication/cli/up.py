@@ -14,8 +14,8 @@ from replication.cli.options import DirectoryOption, JsonOption
 from replication.cli.output import note, print_json
 
 if TYPE_CHECKING:
-    from replication.cli.processes import LocalCluster
     from replication.client import ClusterPicture
+    from replication.node.local.processes import LocalCluster
 
 __all__ = ["down", "up"]
 
@@ -36,9 +36,9 @@ def up(
 
     In the foreground, Ctrl-C stops it. With --detach, `acp down` does.
     """
-    from replication.cli.processes import LocalCluster, stop_on_signal, wait_until_ready
-    from replication.cli.provision import node_homes
-    from replication.client import UsageError, open_folder
+    from replication.client import UsageError, open_folder, wait_until_ready
+    from replication.node.local.processes import LocalCluster, stop_on_signal
+    from replication.node.local.provision import node_homes
 
     if directory is None:
         raise UsageError("No folder is given. Say where the cluster is, or is to be made, with --dir DIR.")
@@ -47,7 +47,7 @@ def up(
     with stop_on_signal() as stopped:
         try:
             started = cluster.start()
-            picture = asyncio.run(wait_until_ready(open_folder(directory), cluster, seconds))
+            picture = asyncio.run(wait_until_ready(open_folder(directory), cluster.require_alive, seconds))
         except BaseException:
             cluster.stop(note)
             raise
@@ -62,9 +62,9 @@ def down(
     json: JsonOption = False,
 ) -> None:
     """Stop all nodes of a cluster on this machine."""
-    from replication.cli.processes import running_pid, stop_pids
-    from replication.cli.provision import node_homes
     from replication.client import UsageError
+    from replication.node.local.processes import running_pid, stop_pids
+    from replication.node.local.provision import node_homes
 
     if directory is None:
         raise UsageError("No folder is given. Say which cluster to stop with --dir DIR.")
@@ -80,8 +80,8 @@ def down(
 
 
 def _make_if_missing(directory: Path, nodes: int | None, policy: str, base_port: int | None) -> None:
-    from replication.cli.provision import node_homes, parse_policy, provision_cluster
     from replication.client import UsageError
+    from replication.node.local.provision import node_homes, parse_policy, provision_cluster
 
     if not (directory / "genesis.json").exists():
         provision_cluster(directory, nodes=nodes or 4, policy=parse_policy(policy), base_port=base_port)

@@ -6,7 +6,7 @@ methods.
   `convert`.
 * `errors`: one exception for each kind of failure, in the tree of `replication.errors`.
 * `transport`: channels, and which calls move on to another node when one cannot answer.
-* `survey`: every member's own state, put together.
+* `survey`: every member's own state, put together; `waiting`: for a cluster that is ready, or settled.
 
 What a node says is one node's word. Whoever acts on a decision should fetch its certificate and verify it
 (`AsyncClient.certificate` does when it has the genesis file), which trusts no node at all.
@@ -19,6 +19,7 @@ from replication.client.client import Client
 from replication.client.connection import ClusterHandle, Endpoint, open_folder, resolve
 from replication.client.errors import RemoteError, ResponseError, UsageError
 from replication.client.survey import ClusterPicture, merge
+from replication.client.waiting import wait_until_ready, wait_until_settled
 
 __all__ = [
     "AsyncClient",
@@ -33,4 +34,6 @@ __all__ = [
     "new_request_id",
     "open_folder",
     "resolve",
+    "wait_until_ready",
+    "wait_until_settled",
 ]

@@ -11,7 +11,6 @@ import grpc
 import pytest
 from tests.cli.fake_cluster import HEAD, FakeCluster
 
-from replication.cli.provision import provision_cluster
 from replication.client import AsyncClient, Client, ClusterHandle, Endpoint, UsageError, open_folder, resolve
 from replication.client.errors import (
     ConflictError,
@@ -25,6 +24,7 @@ from replication.client.errors import (
 )
 from replication.identity.roles import CertificateForeignError
 from replication.ledger.verify import VerificationError
+from replication.node.local.provision import provision_cluster
 
 
 @pytest.fixture

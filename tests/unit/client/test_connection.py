@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from replication.cli.provision import provision_cluster
 from replication.client.connection import ClusterHandle, Endpoint, open_folder, parse_endpoint, resolve
 from replication.client.errors import ConnectionSettingsError, UnknownMemberError, UsageError
 from replication.identity.private_files import KeyFileError, write_private
@@ -20,6 +19,7 @@ from replication.identity.roles import (
     Role,
 )
 from replication.identity.tls import issue
+from replication.node.local.provision import provision_cluster
 
 
 @pytest.fixture(scope="module")

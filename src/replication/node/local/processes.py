@@ -1,11 +1,10 @@
-"""Node processes of a local cluster: start them, find out whether they run, wait for them, stop them by pid.
+"""Node processes of a local cluster: start them, find out whether they run, stop them by pid.
 
 A pid in a file proves nothing, since pids are used again after a while. Before a process is signalled, its
 command line in /proc has to name the node's home."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -17,27 +16,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from replication.errors import OperatorError
 
-if TYPE_CHECKING:
-    from replication.client import AsyncClient, ClusterHandle, ClusterPicture
-
 __all__ = [
+    "LOG_FILE",
     "LocalCluster",
     "is_node_of",
+    "log_tail",
     "read_pid",
     "running_pid",
+    "spawn_node",
     "stop_on_signal",
     "stop_pids",
-    "wait_until_ready",
-    "wait_until_settled",
 ]
 
 PID_FILE: Final = "node.pid"
 LOG_FILE: Final = "node.log"
-START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 """A node that has not ended by then after SIGTERM is killed; its record survives that."""
 
@@ -123,7 +119,7 @@ class LocalCluster:
         """Start every node that does not run yet; return the homes of those that were started."""
         started = [home for home in self.homes if running_pid(home) is None]
         for home in started:
-            self.children[home] = _spawn(home)
+            self.children[home] = spawn_node(home)
         return started
 
     def pids(self) -> dict[Path, int]:
@@ -176,53 +172,6 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-async def wait_until_ready(
-    handle: ClusterHandle, cluster: LocalCluster | None = None, seconds: float = START_SECONDS
-) -> ClusterPicture:
-    """Wait until every node answers and the coordinator hears from all of them.
-
-    Raises `OperatorError` when a child ends or the time is up, with what is missing.
-    """
-    from replication.client import AsyncClient, merge
-
-    give_up = time.monotonic() + seconds
-    answers = {}
-    async with AsyncClient(handle) as client:
-        while time.monotonic() < give_up:
-            if cluster is not None:
-                cluster.require_alive()
-            answers = await client.survey(timeout_seconds=1.0)
-            if answers:
-                picture = merge(answers)
-                if picture.all_connected:
-                    return picture
-            await asyncio.sleep(_POLL_SECONDS)
-    silent = [str(endpoint) for endpoint in handle.endpoints if endpoint.member_id not in answers]
-    problem = (
-        f"these do not answer: {', '.join(silent)}"
-        if silent
-        else "not all members are connected to each other"
-    )
-    raise OperatorError(
-        f"The cluster is not ready after {seconds:g} s: {problem}. Look in the node.log of each node."
-    )
-
-
-async def wait_until_settled(client: AsyncClient, seconds: float) -> ClusterPicture | None:
-    """Wait until all members that answer have one and the same record; None when the time is up before."""
-    from replication.client import merge
-
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        answers = await client.survey(timeout_seconds=1.0)
-        if answers:
-            picture = merge(answers)
-            if picture.settled:
-                return picture
-        await asyncio.sleep(_POLL_SECONDS)
-    return None
-
-
 def log_tail(home: Path, lines: int = _LOG_LINES) -> str:
     """The last lines of a node's log."""
     try:
@@ -232,14 +181,18 @@ def log_tail(home: Path, lines: int = _LOG_LINES) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (empty)"
 
 
-def _spawn(home: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "replication.cli", "node", "--home", str(home.resolve())]
+def spawn_node(home: Path, command: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
+    """Start the node of `home` as a child of this process; what it prints is added to its node.log.
+
+    `command` runs something else in its place. It has to name the home, or it is never taken for the node.
+    """
+    own = (sys.executable, "-m", "replication.cli", "node", "--home", str(home.resolve()))
     try:
         with (home / LOG_FILE).open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches only us, and we stop the nodes in good
             # order.
             return subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command or own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
     except OSError as error:
         raise OperatorError(f"{home.name} cannot be started: {error.strerror}. Check {home}.") from error

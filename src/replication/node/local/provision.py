@@ -19,10 +19,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from replication.client.errors import UsageError
-from replication.errors import OperatorError
+from replication.errors import CallerError, OperatorError
 from replication.identity.genesis import Genesis, Rules, build_genesis, load_genesis, parse_genesis
 from replication.identity.keys import SigningKey
 from replication.identity.members import MAX_MEMBERS, Member, prove_possession
@@ -34,6 +33,7 @@ from replication.node.policies import load_policy
 __all__ = [
     "CLIENT_ROLES",
     "DEFAULT_RULES",
+    "ClusterPlanError",
     "PolicyChoice",
     "node_homes",
     "parse_policy",
@@ -59,6 +59,12 @@ starts.
 _HIGHEST_PORT: Final = 65_535
 
 
+class ClusterPlanError(CallerError):
+    """A cluster with these numbers, hosts, ports or policies is not possible; nothing was made."""
+
+    reason: ClassVar[str] = "CLUSTER_PLAN"
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyChoice:
     """How a node's voter decides.
@@ -72,17 +78,19 @@ class PolicyChoice:
 
 
 def parse_policy(text: str) -> PolicyChoice:
-    """``manual``, ``cel:FILE`` or ``python:package.module:callable``. Raises `UsageError`."""
+    """``manual``, ``cel:FILE`` or ``python:package.module:callable``. Raises `ClusterPlanError`."""
     kind, _, value = text.partition(":")
     if kind == "manual" and not value:
         return PolicyChoice()
     if kind == "cel" and value:
         if not Path(value).is_file():
-            raise UsageError(f"The policy file {value} does not exist. Give the path of a CEL policy (TOML).")
+            raise ClusterPlanError(
+                f"The policy file {value} does not exist. Give the path of a CEL policy (TOML)."
+            )
         return PolicyChoice("cel", file=Path(value))
     if kind == "python" and ":" in value:
         return PolicyChoice("python", entry=value)
-    raise UsageError(
+    raise ClusterPlanError(
         f"{text!r:.200} is not a policy. Write manual, cel:FILE or python:package.module:callable."
     )
 
@@ -106,11 +114,11 @@ def provision_cluster(
     member id. If anything fails, what was made is removed again.
 
     Raises:
-        UsageError: impossible numbers, hosts or ports.
+        ClusterPlanError: impossible numbers, hosts or ports.
         OperatorError: the folder is not empty or cannot be written, or a policy file is wrong.
     """
     if not 1 <= nodes <= MAX_MEMBERS:
-        raise UsageError(
+        raise ClusterPlanError(
             f"A cluster of {nodes} nodes is not possible. Choose 1 to {MAX_MEMBERS}; 4 survive one fault."
         )
     addresses = plan_addresses(nodes, hosts, base_port)
@@ -129,9 +137,9 @@ def provision_cluster(
 
 
 def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> list[str]:
-    """The address of each node. Nodes on one host count their ports up. Raises `UsageError`."""
+    """The address of each node. Nodes on one host count their ports up. Raises `ClusterPlanError`."""
     if hosts and len(hosts) not in (1, nodes):
-        raise UsageError(
+        raise ClusterPlanError(
             f"{len(hosts)} hosts are given for {nodes} nodes. Give one for each, or one for all."
         )
     if not hosts and base_port is None:
@@ -144,7 +152,7 @@ def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> l
         port = used.get(host, first)
         used[host] = port + 1
         if not 1 <= port <= _HIGHEST_PORT:
-            raise UsageError(
+            raise ClusterPlanError(
                 f"Port {port} does not exist. Choose a --base-port from 1 to {_HIGHEST_PORT - nodes + 1}."
             )
         addresses.append(_checked_address(f"{host}:{port}"))
@@ -187,7 +195,9 @@ def _build(
     keys = {f"node-{number}": SigningKey.generate() for number in range(1, len(addresses) + 1)}
     unknown = sorted(set(policies) - set(keys))
     if unknown:
-        raise UsageError(f"There is no node {unknown[0]} to give a policy to. Nodes are {', '.join(keys)}.")
+        raise ClusterPlanError(
+            f"There is no node {unknown[0]} to give a policy to. Nodes are {', '.join(keys)}."
+        )
     genesis = _genesis(name, keys, addresses, rules, authority[0])
     for folder in ("ca", "clients"):
         (directory / folder).mkdir(mode=0o700)
@@ -287,7 +297,7 @@ def _checked_address(address: str) -> str:
     try:
         split_address(address)
     except ValueError as error:
-        raise UsageError(f"{address!r:.200} cannot be a node's address: it {error}.") from error
+        raise ClusterPlanError(f"{address!r:.200} cannot be a node's address: it {error}.") from error
     return address
 
 
