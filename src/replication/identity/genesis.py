@@ -35,6 +35,7 @@ __all__ = [
     "GenesisError",
     "Rules",
     "build_genesis",
+    "is_address",
     "load_genesis",
     "parse_genesis",
 ]
@@ -114,6 +115,14 @@ class Genesis:
     ca_certificate: bytes
     cluster_id: bytes
     raw: bytes
+
+
+def is_address(value: object) -> bool:
+    """Whether `value` is a legal address of a member: host:port, an IPv6 address in brackets."""
+    if not isinstance(value, str):
+        return False
+    host, _, port = value.rpartition(":")
+    return bool(_HOST.fullmatch(host) and _PORT.fullmatch(port)) and int(port) <= 65535
 
 
 def load_genesis(path: str | os.PathLike[str]) -> Genesis:
@@ -257,8 +266,7 @@ def _member(item: _Object) -> Member:
 
 def _address(item: _Object) -> str:
     address = item.text("address")
-    host, _, port = address.rpartition(":")
-    if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) > 65535:
+    if not is_address(address):
         raise item.error("address", "must be host:port with a port from 1 to 65535, IPv6 as [address]:port")
     return address
 
