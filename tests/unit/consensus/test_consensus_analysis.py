@@ -144,9 +144,9 @@ def oracle_blocs(matrix: Matrix, threshold: float) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 1.0])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_blocs_are_the_oracles_whatever_the_order_of_the_voters(seed: int, share: float) -> None:
-    voters = [f"v{number}" for number in range(9)]
+    voters = [f"v{number:02d}" for number in range(11)]
     matrix = random_matrix(seed, voters, share)
     expected = oracle_blocs(matrix, 0.9)
     generator = random.Random(seed)

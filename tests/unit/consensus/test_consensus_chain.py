@@ -129,6 +129,12 @@ def test_an_edit_with_its_hash_recomputed_is_found_by_the_link_or_the_end(positi
     assert not guard.verify(log)
 
 
+def test_a_gap_in_the_numbers_is_found_though_every_hash_and_link_is_right() -> None:
+    _, log = chain_of(3)
+    log.append(make_entry(4, "event", None, None, {}, 0, log[-1].hash))
+    assert not verify_entries(log)
+
+
 def delete(log: list[AuditEntry], position: int) -> None:
     del log[position]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from tests.support.voting_sessions import Clock
 
 from replication.consensus import ConsensusProtocol
@@ -28,12 +31,21 @@ def test_decided_proposals_do_not_pile_up() -> None:
     assert largest < 30
 
 
-def test_the_clean_up_keeps_what_is_open() -> None:
-    clock = Clock()
-    session = ConsensusProtocol(["a"], clock=clock)
-    kept = [session.propose("a", "release", expiry_seconds=seconds) for seconds in (50, 40, 60)]
-    for _ in range(200):
-        session.tally(session.propose("a", "release", expiry_seconds=3600))
-    clock.now += 55
-    assert [proposal.id for proposal in session.list_proposals("expired")] == kept[:2]
-    assert [proposal.id for proposal in session.list_proposals("open")] == kept[2:]
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_is_decided_in_between_the_open_ones_come_in_order(seed: int) -> None:
+    generator = random.Random(seed)
+    deadlines = Deadlines()
+    expiries: dict[str, tuple[float, int]] = {}  # of the open proposals
+    now = 0.0
+    for number in range(600):
+        proposal_id = f"prop-{number}"
+        expiries[proposal_id] = (now + generator.randint(1, 200), number)
+        deadlines.add(*expiries[proposal_id], proposal_id, expiries)
+        assert len(deadlines) <= 2 * len(expiries) + 16
+        for decided in generator.sample(sorted(expiries), len(expiries) // 9):
+            del expiries[decided]
+        now += generator.randint(0, 2)
+        past = sorted((it for it in expiries if expiries[it][0] < now), key=lambda it: expiries[it])
+        assert [it for it in deadlines.pop_past(now) if it in expiries] == past
+        for proposal_id in past:
+            del expiries[proposal_id]
