@@ -73,9 +73,9 @@ STATUS_BY_REASON: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "TOO_MANY_PROPOSALS": grpc.StatusCode.RESOURCE_EXHAUSTED,
         # Later, or elsewhere, it may work.
         "EPOCH_OVER": grpc.StatusCode.UNAVAILABLE,
+        "NODE_STOPPING": grpc.StatusCode.UNAVAILABLE,
         "NOT_SIGNING": grpc.StatusCode.UNAVAILABLE,
         "NO_QUORUM_OF_NODES": grpc.StatusCode.UNAVAILABLE,
-        "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
     }
 )
 """The status of each reason that has one of its own; for all others the class of the error decides."""

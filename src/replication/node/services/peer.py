@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 import grpc
 
-from replication.errors import PeerError
+from replication.errors import InvariantError, PeerError
 from replication.identity.members import MemberSet
 from replication.ledger import codec
 from replication.node import wire
@@ -59,6 +59,13 @@ class PeerService(peer_service_pb2_grpc.PeerServiceServicer):
         self._streams: dict[str, asyncio.Task[Any]] = {}
         self.malformed = 0
 
+    async def stop(self) -> None:
+        """End all streams. They would go on for as long as their senders live."""
+        streams = list(self._streams.values())
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
+
     async def Exchange(  # noqa: N802  # the name of the call
         self, request_iterator: AsyncIterator[peer_service_pb2.ExchangeRequest], context: Context
     ) -> peer_service_pb2.ExchangeResponse:
@@ -68,7 +75,7 @@ class PeerService(peer_service_pb2_grpc.PeerServiceServicer):
         await self._meet(requests, sender)
         own = asyncio.current_task()
         if own is None:
-            raise RefusedError("SHUTTING_DOWN", "there is no task for this call")
+            raise InvariantError("a call that no task carries out")
         before = self._streams.get(sender)
         if before is not None:
             before.cancel()

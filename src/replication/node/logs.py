@@ -1,0 +1,59 @@
+"""The log of a node: one line an event, in key=value form, on stderr.
+
+A message may hold text of strangers (a target, a peer's words). Every value is quoted as JSON where it holds
+anything but plain characters, so that nobody can forge a line or drive a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from typing import Final, TextIO
+
+__all__ = ["LineFormatter", "configure_logging"]
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@-]+", re.ASCII)
+_PACKAGE: Final = "replication."
+
+
+class LineFormatter(logging.Formatter):
+    """``time=… level=… node=… at=… msg="…"``, and ``error="…"`` with the traceback where there is one."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record in one line."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        parts = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "node": self._node,
+            "at": record.name.removeprefix(_PACKAGE),
+            "msg": record.getMessage(),
+        }
+        if record.exc_info:
+            parts["error"] = self.formatException(record.exc_info)
+        return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+
+
+def configure_logging(level: str, node: str, stream: TextIO | None = None) -> None:
+    """Send the log of this process to `stream` (default: stderr). `level` is one of `config.LOG_LEVELS`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormatter(node))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # Says at info and below what is of use to the developers of these libraries only.
+    for noisy in ("asyncio", "grpc"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def _quoted(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
