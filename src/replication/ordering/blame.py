@@ -59,6 +59,7 @@ class FirstStatements:
     def __init__(self) -> None:
         self._kept: dict[str, OrderedDict[_Slot, Signed]] = {}
         self._blamed: set[str] = set()
+        self._timed_out: set[str] = set()
 
     def record(self, item: Signed) -> Evidence | None:
         """Remember a *verified* statement; return evidence the first time its signer contradicts itself."""
@@ -100,11 +101,13 @@ class FirstStatements:
         """Forget everything: a new epoch has begun."""
         self._kept.clear()
         self._blamed.clear()
+        self._timed_out.clear()
 
-    @staticmethod
-    def _hidden(kept: OrderedDict[_Slot, Signed], item: Signed) -> Signed | None:
+    def _hidden(self, kept: OrderedDict[_Slot, Signed], item: Signed) -> Signed | None:
         """A kept statement that makes `item` one half of a hidden lock. Looks only where there can be one."""
-        if isinstance(item, Statement) and item.key.phase is not Phase.COMMIT:
+        if isinstance(item, Timeout):
+            self._timed_out.add(item.signer)
+        elif item.key.phase is not Phase.COMMIT or item.signer not in self._timed_out:
             return None
         wanted = Timeout if isinstance(item, Statement) else Statement
         return next(
