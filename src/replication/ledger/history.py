@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from replication.consensus.canonical import canonical_json
+from replication.consensus.chain import GENESIS_PREV_HASH, make_entry
 from replication.consensus.model import AuditEntry, Decision, ProposalStatus, VoteValue
 from replication.errors import InvariantError
 from replication.identity.genesis import Genesis
@@ -32,15 +32,16 @@ __all__ = [
     "RecordedVote",
     "Totals",
     "advance",
-    "initial_totals",
+    "entry_timestamp",
+    "genesis_entry",
+    "genesis_totals",
+    "has_key",
     "proposal_id_of",
     "read_finished",
     "read_open",
     "read_receipt",
     "read_vote",
 ]
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class OpenProposal:
 class FinishedProposal:
     """A proposal that was tallied or has expired.
 
-    `approve_count` are the approving voters of its tally, `decided_epoch` the epoch in which it was taken.
-    `sequence` is that of the propose entry, `tally_sequence` that of the tally. `receipts` are in order.
+    `cause` says why it was tallied (settled, window, closed, expired); `approve_count` are the approving
+    voters of that tally, `decided_epoch` the epoch in which it was taken. `sequence` is that of the propose entry, `tally_sequence` that of the tally. `receipts` are in order.
     """
 
     id: str
@@ -126,6 +127,7 @@ class FinishedProposal:
     sequence: int
     decision: Decision
     status: ProposalStatus
+    cause: str
     approve_count: int
     decided_epoch: int
     tally_sequence: int
@@ -138,7 +140,8 @@ class Totals:
 
     `members` are those of the current epoch, which began with the block above `base_height` (0 in epoch 0).
     `recorded_view` is the highest view of this epoch on record. `incarnations` holds the nonce of each member
-    that has rejoined; `faulty` the sequence of the evidence entry against each member that is proven faulty.
+    that has rejoined, `rejoined_ms` the block time at which it last did; `faulty` the sequence of the
+    evidence entry against each member that is proven faulty.
     """
 
     height: int
@@ -150,6 +153,7 @@ class Totals:
     base_height: int = 0
     recorded_view: int = 0
     incarnations: Mapping[str, bytes] = field(default_factory=dict)
+    rejoined_ms: Mapping[str, int] = field(default_factory=dict)
     faulty: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -189,51 +193,84 @@ def proposal_id_of(number: int) -> str:
     return f"prop-{number:04d}"
 
 
-def initial_totals(genesis: Genesis) -> Totals:
-    """Before entry 0."""
-    return Totals(0, genesis.created_ms, 0, 0, b"", genesis.members)
+def genesis_entry(genesis: Genesis) -> AuditEntry:
+    """Entry 0: the cluster's id and its first members."""
+    members = [
+        {"id": member.id, "public_key": member.public_key.hex(), "weight": member.weight}
+        for member in genesis.members.members
+    ]
+    data = {"cluster_id": genesis.cluster_id.hex(), "epoch": genesis.members.epoch, "members": members}
+    timestamp = entry_timestamp(genesis.created_ms)
+    return make_entry(0, "genesis", "", "genesis", data, timestamp, GENESIS_PREV_HASH)
+
+
+def entry_timestamp(time_ms: int) -> int | float:
+    """A block time as it stands in entries, in seconds: an int when it is whole, else the nearest double."""
+    return time_ms / 1000 if time_ms % 1000 else time_ms // 1000
+
+
+def genesis_totals(genesis: Genesis) -> Totals:
+    """Where a record stands that holds entry 0 and nothing else."""
+    head = bytes.fromhex(genesis_entry(genesis).hash)
+    return Totals(0, genesis.created_ms, 0, 1, head, genesis.members)
 
 
 def advance(totals: Totals, height: int, time_ms: int, entries: Sequence[AuditEntry], nonce: bytes) -> Totals:
     """Where the record stands after a block with these entries. `nonce` is that of the genesis file.
 
     A new epoch starts with the block above: there the members that were removed, or whose key was replaced,
-    are no longer faulty, and no view is on record. Raises InvariantError for an entry that no application of
-    this code made.
+    are no longer faulty, and no view is on record. Raises InvariantError for an entry out of sequence.
     """
-    result = replace(totals, height=height, time_ms=time_ms)
+    size, proposals, view = totals.audit_size, totals.proposals, totals.recorded_view
+    faulty = dict(totals.faulty)
+    ends_epoch: AuditEntry | None = None
     for entry in entries:
-        if entry.sequence != result.audit_size:
-            raise InvariantError(f"entry {entry.sequence} is to follow entry {result.audit_size - 1}")
-        result = replace(result, audit_size=entry.sequence + 1, audit_head=bytes.fromhex(entry.hash))
+        if entry.sequence != size:
+            raise InvariantError(f"entry {entry.sequence} is to follow entry {size - 1}")
+        size += 1
         if entry.event_type == "propose":
-            result = replace(result, proposals=result.proposals + 1)
+            proposals += 1
         elif entry.event_type == "coordinator":
-            result = replace(result, recorded_view=entry.data["view"])
+            view = entry.data["view"]
         elif entry.event_type == "evidence":
-            result = replace(result, faulty={**result.faulty, entry.data["accused"]: entry.sequence})
+            faulty[entry.data["accused"]] = entry.sequence
         elif entry.event_type == "membership":
-            result = _begin_epoch(result, height, entry, nonce)
-    return result
+            ends_epoch = entry
+    result = replace(
+        totals,
+        height=height,
+        time_ms=time_ms,
+        proposals=proposals,
+        audit_size=size,
+        audit_head=bytes.fromhex(entries[-1].hash) if entries else totals.audit_head,
+        recorded_view=view,
+        faulty=faulty,
+    )
+    return result if ends_epoch is None else _begin_epoch(result, ends_epoch, nonce)
 
 
-def _begin_epoch(totals: Totals, height: int, entry: AuditEntry, nonce: bytes) -> Totals:
+def _begin_epoch(totals: Totals, entry: AuditEntry, nonce: bytes) -> Totals:
     change = parse_change(canonical_json(entry.data["change"]))
     old, new = totals.members, apply_change(totals.members, change, nonce)
-    incarnations = dict(totals.incarnations)
+    incarnations, rejoined_ms = dict(totals.incarnations), dict(totals.rejoined_ms)
     if change.kind == "rejoin":
-        incarnations[change.id] = change.nonce
-    kept = {
-        member for member in new.ids if member in old and new.public_key(member) == old.public_key(member)
-    }
+        incarnations[change.id], rejoined_ms[change.id] = change.nonce, totals.time_ms
+    kept = {item.id for item in new.members if has_key(old, item.id, item.public_key)}
     return replace(
         totals,
         members=new,
-        base_height=height,
+        base_height=totals.height,
         recorded_view=0,
         incarnations={member: value for member, value in incarnations.items() if member in kept},
+        rejoined_ms={member: value for member, value in rejoined_ms.items() if member in kept},
         faulty={member: sequence for member, sequence in totals.faulty.items() if member in kept},
     )
+
+
+def has_key(members: MemberSet, member_id: str, public_key: bytes) -> bool:
+    """Whether this member is in the set with this very key. Votes, blame and incarnations end with either."""
+    member = members.get(member_id)
+    return member is not None and member.public_key == public_key
 
 
 def read_open(entry: AuditEntry, time_ms: int) -> OpenProposal:
@@ -307,6 +344,7 @@ def read_finished(proposal: OpenProposal, entry: AuditEntry, epoch: int) -> Fini
         sequence=proposal.sequence,
         decision=Decision(entry.data["decision"]),
         status=ProposalStatus.EXPIRED if expired else ProposalStatus.DECIDED,
+        cause=entry.data["cause"],
         approve_count=entry.data["approve_count"],
         decided_epoch=epoch,
         tally_sequence=entry.sequence,
@@ -317,12 +355,12 @@ def read_finished(proposal: OpenProposal, entry: AuditEntry, epoch: int) -> Fini
 
 
 class MemoryHistory:
-    """A `History` in dictionaries, for tests, simulations and tools. It begins with the genesis entry
-    missing: feed it every execution, that of genesis first."""
+    """A `History` in dictionaries, for tests, simulations and tools. It begins with block 0 in it; feed it
+    every block above."""
 
     def __init__(self, genesis: Genesis) -> None:
         self._genesis = genesis
-        self._totals = initial_totals(genesis)
+        self._totals = genesis_totals(genesis)
         self._open: dict[str, OpenProposal] = {}
         self._votes: dict[str, dict[str, RecordedVote]] = {}
         self._counting: dict[str, dict[str, RecordedVote]] = {}
@@ -366,7 +404,7 @@ class MemoryHistory:
         """Votes of members that are gone, or that have another key now, count no more."""
         for votes in self._counting.values():
             for voter in tuple(votes):
-                if voter not in new or new.public_key(voter) != old.public_key(voter):
+                if not has_key(new, voter, old.public_key(voter)):
                     del votes[voter]
 
     def finished(self, digest: bytes) -> FinishedProposal | None:
