@@ -111,7 +111,8 @@ class FinishedProposal:
     """A proposal that was tallied or has expired.
 
     `cause` says why it was tallied (settled, window, closed, expired); `approve_count` are the approving
-    voters of that tally, `decided_epoch` the epoch in which it was taken. `sequence` is that of the propose entry, `tally_sequence` that of the tally. `receipts` are in order.
+    voters of that tally, `decided_epoch` the epoch in which it was taken. `sequence` is that of the propose
+    entry, `tally_sequence` that of the tally. `receipts` are in order.
     """
 
     id: str
