@@ -15,7 +15,7 @@ __all__ = ["NodeClock"]
 
 
 class NodeClock:
-    """Milliseconds since the Unix epoch, never decreasing, never standing still for long.
+    """Milliseconds since the Unix epoch, never going slower than half speed.
 
     `wall_ns` and `steady_ns` are the host's wall clock and a clock that only counts, both in nanoseconds.
     """
@@ -34,5 +34,5 @@ class NodeClock:
         """The time now, in milliseconds."""
         wall, steady = self._wall_ns(), self._steady_ns()
         elapsed, self._read_ns = steady - self._read_ns, steady
-        self._now_ns = wall if wall >= self._now_ns else self._now_ns + elapsed // 2
+        self._now_ns = max(wall, self._now_ns + elapsed // 2)
         return self._now_ns // 1_000_000

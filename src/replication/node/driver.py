@@ -1,31 +1,54 @@
 """The driver: the asyncio shell around one replica. Everything that changes state passes through its one
 task.
 
-Inputs (commands of one's own, messages of peers, fetched blocks, time) are queued and fed to the replica in
-batches; then the driver makes durable what they ask for, then it sends, then it tells. See the class.
+Inputs (commands of one's own, messages of peers, fetched blocks, time) are queued. Each turn of the task
+feeds those that are there to the replica, and then carries out what they ask for together: first everything
+is made durable, then it sends, then it tells whoever waits. So a burst of messages costs one sync (group
+commit), and nothing leaves before what it promises is on disk. A block ends a turn's inputs, since the next
+input may look up in the store what the block changed. `feeder` has the synchronous half.
+
+Writing happens in one worker thread, so that the loop goes on receiving. While it runs, nothing else touches
+the replica, the application, the store or the journal: the task waits for it, and reads wait for the task.
+
+Whatever goes wrong in storage, or with an invariant, ends the driver at once (`fatal`): it sends and answers
+nothing more, and the process has to end. What a peer does wrong is dropped and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeVar
 
 from replication.consensus import VoteValue
 from replication.errors import ReplicationError
 from replication.identity.genesis import Genesis
 from replication.identity.keys import SigningKey
+from replication.ledger.application import Outcome, VotingApplication
+from replication.ledger.journal import JournalState, SignJournal
+from replication.node.ballots import Ballots
+from replication.node.catchup import CatchUp, Page
+from replication.node.changes import Changes
+from replication.node.clock import NodeClock
+from replication.node.contacts import Contacts, PeerState
+from replication.node.counters import Counters
+from replication.node.feeder import SWEEP_MS, Feeder, PageDelivery, Submission
+from replication.node.policies import Policy
+from replication.node.recorder import Recorder
+from replication.node.turn import Batch
+from replication.node.voter import Voter
 from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
 from replication.ordering.messages import Message
-from replication.ordering.replica import ReplicaSettings
+from replication.ordering.replica import Replica, ReplicaSettings, Restored
 
 if TYPE_CHECKING:
-    from replication.ledger.application import Outcome, VotingApplication
-    from replication.ledger.journal import JournalState, SignJournal
     from replication.ledger.store import Store
-    from replication.node.policies import Policy
 
 __all__ = [
     "Changes",
@@ -34,11 +57,19 @@ __all__ = [
     "DriverStatus",
     "NoQuorumError",
     "NodeStoppingError",
+    "NotSigningError",
     "PeerState",
     "Transport",
 ]
 
 T_ = TypeVar("T_")
+
+NONCE_BYTES: Final = 32
+MAX_CAST_ROUNDS: Final = 4
+"""A vote by hand may have to wait for an earlier one, and be signed again in a new epoch, before it is
+clear."""
+
+_log = logging.getLogger(__name__)
 
 
 class NoQuorumError(ReplicationError):
@@ -51,7 +82,13 @@ class NoQuorumError(ReplicationError):
 class NodeStoppingError(ReplicationError):
     """The node stops before the command was committed here; it may still commit."""
 
-    reason: ClassVar[str] = "NODE_STOPPING"
+    reason: ClassVar[str] = "SHUTTING_DOWN"
+
+
+class NotSigningError(ReplicationError):
+    """This member signs no votes for now, since it may have forgotten what it has signed."""
+
+    reason: ClassVar[str] = "NOT_SIGNING"
 
 
 class Transport(Protocol):
@@ -63,16 +100,16 @@ class Transport(Protocol):
         ...
 
     async def fetch_blocks(self, peer: str, from_height: int) -> tuple[list[tuple[Block, Certificate]], int]:
-        """A page of committed blocks from `from_height` on, and the peer's height. Raises a ReplicationError
-        when the peer does not answer, or answers with something that cannot be decoded."""
+        """A page of committed blocks from `from_height` on, and the peer's height. Raises a PeerError when
+        the peer does not answer, or answers with something that cannot be decoded."""
         ...
 
 
 @dataclass(frozen=True)
 class DriverSettings:
-    """Timing in milliseconds (wall time of this host, except where block time is named).
+    """Durations in milliseconds.
 
-    contact_ms: silence after which a peer counts as out of contact.
+    contact_ms: silence after which a peer counts as out of contact; several heartbeats.
     no_quorum_after_ms: how long `submit` waits without a quorum in contact before it raises NoQuorumError.
     fetch_timeout_ms: how long one page of blocks may take before another peer is asked.
     policy_timeout_ms: how long a python policy may think about one proposal before its answer no longer
@@ -86,20 +123,10 @@ class DriverSettings:
 
 
 @dataclass(frozen=True)
-class PeerState:
-    """What is known of another member. `silent_ms` is None when nothing was ever heard from it."""
-
-    height: int
-    audit_size: int
-    audit_head: bytes
-    view: int
-    silent_ms: int | None
-    reachable: bool
-
-
-@dataclass(frozen=True)
 class DriverStatus:
-    """A snapshot. `counters` are totals since the start of the process (see `metrics.Counters`)."""
+    """A snapshot. `muted` says why this member signs nothing, `suspected` why it suspects the coordinator;
+    both are empty when all is well. `counters` are totals since the start of the process (see
+    `counters.Counters`)."""
 
     epoch: int
     view: int
@@ -110,26 +137,9 @@ class DriverStatus:
     pending: int
     peers: Mapping[str, PeerState]
     muted: str
-    suspected: bool
+    suspected: str
     can_progress: bool
     counters: Mapping[str, int]
-
-
-class Changes:
-    """Tells any number of watchers that the record grew. Everything it tells of is durable here."""
-
-    def __init__(self, height: int, audit_size: int) -> None:
-        self.height = height
-        self.audit_size = audit_size
-
-    async def wait_beyond(self, audit_size: int) -> int:
-        """Wait until the audit chain is longer than `audit_size`; returns its length. Raises
-        NodeStoppingError when the driver stops."""
-        raise NotImplementedError
-
-    async def wait_above(self, height: int) -> int:
-        """Wait until the committed height is above `height`; returns it. Raises NodeStoppingError."""
-        raise NotImplementedError
 
 
 class Driver:
@@ -141,9 +151,6 @@ class Driver:
 
     `changes` tells watchers that the record grew.
     """
-
-    fatal: asyncio.Future[None]
-    changes: Changes
 
     def __init__(
         self,
@@ -164,25 +171,102 @@ class Driver:
         """Make a driver in a running event loop; nothing happens before `start`.
 
         `store` and `journal` stay the caller's to close, after `stop`. `clock` gives this host's time in
-        milliseconds since the Unix epoch; the default is a monotonic reading of the wall clock.
+        milliseconds since the Unix epoch and never goes back; the default is a `NodeClock`.
         """
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings or DriverSettings()
+        self._clock = clock or NodeClock()
+        self._store = store
+        self._application = application
+        self._transport = transport
+        self._counters = Counters()
+        self._recorder = Recorder(store, journal)
+        self._contacts = Contacts(member, self._settings.contact_ms)
+        ballots = Ballots(
+            member=member,
+            cluster_id=genesis.cluster_id,
+            members=application.members,
+            key=key,
+            application=application,
+            history=store,
+        )
+        self._kept = ballots.restore(journal_state.commands, self._clock())
+        self._replica = Replica(
+            member,
+            genesis.cluster_id,
+            application.members,
+            key,
+            application,
+            _restored(store, journal_state, tuple(self._kept)),
+            replica_settings,
+        )
+        self._voter = Voter(
+            member=member,
+            genesis=genesis,
+            policy=policy,
+            application=application,
+            history=store,
+            ballots=ballots,
+            policy_timeout_ms=self._settings.policy_timeout_ms,
+            clock=self._clock,
+            wake=self._wake,
+            counters=self._counters,
+        )
+        self._feeder = Feeder(self._replica, application, self._voter, self._contacts, self._counters)
+        self._catch_up = CatchUp(
+            fetch=transport.fetch_blocks,
+            deliver=self._deliver,
+            height=lambda: self._replica.height,
+            candidates=self._fetch_candidates,
+            fail=self._fail,
+            timeout_seconds=self._settings.fetch_timeout_ms / 1000,
+            counters=self._counters,
+        )
+        self.fatal: asyncio.Future[None] = self._loop.create_future()
+        self.changes = Changes(self._replica.height, self._replica.head.audit_size)
+        self._member = member
+        self._worker = ThreadPoolExecutor(1, "recorder")
+        self._waker: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._readers: deque[tuple[Callable[[Store], object], asyncio.Future[object]]] = deque()
+        self._withdrawn: list[bytes] = []
+        self._is_writing = False
+        self._is_stopping = False
+        self._checked_quorum_ms = 0
+
+    # Life.
 
     async def start(self) -> None:
         """Take up where the last run ended: repeat what was signed, resubmit kept commands, vote on what is
-        open. Messages and commands may come from now on."""
-        raise NotImplementedError
+        open. Messages and commands may come from now on. Raises what `fatal` would if that fails."""
+        batch = self._feeder.start(self._kept, self._clock())
+        self._kept = []
+        self._voter.consider_open(
+            (proposal, self._store.entries(proposal.sequence, 1)[0].data["created_ms"])
+            for proposal in self._application.open_proposals()
+        )
+        await self._carry_out(batch)
+        self._task = self._loop.create_task(self._run())
 
     async def stop(self) -> None:
         """Finish the batch at hand, fail what still waits with NodeStoppingError, and end all tasks. May be
         called more than once, and after `fatal` failed."""
-        raise NotImplementedError
+        self._is_stopping = True
+        self._wake()
+        await self._catch_up.stop()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        self._close()
+        self._worker.shutdown(wait=True)
 
-    async def submit(self, command: bytes, resign: Callable[[int], bytes] | None = None) -> Outcome:
+    # Commands of one's own.
+
+    async def submit(self, command: bytes, resign: Callable[[int], bytes | None] | None = None) -> Outcome:
         """Have a command of one's own ordered; returns its outcome once the block that holds it is durable
         here, or once the committed state says for good what it would be (a repeat, a refusal).
 
-        `resign` makes the same command for a new epoch; it is called when the epoch changes before the
-        command was committed. Cancelling the caller withdraws nothing.
+        `resign` makes the same command for a new epoch, or None to give it up; it is called when the epoch
+        changes before the command was committed. Cancelling the caller withdraws nothing.
 
         Raises:
             CommandError: no member would accept the command.
@@ -190,41 +274,226 @@ class Driver:
             NoQuorumError: no quorum of nodes has been in contact for too long; the command may commit later.
             NodeStoppingError: the node stops; the command may commit later.
         """
-        raise NotImplementedError
+        if self._is_stopping or self._task is None:
+            raise _stopping()
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._feeder.submissions.append(Submission(command, resign, future))
+        self._wake()
+        return await future
 
     async def cast(self, proposal_id: str, value: VoteValue, reason: str = "") -> Outcome:
         """Cast this member's vote by hand, on a committed proposal. Repeating the same vote gives the first
         outcome; another one is refused with ALREADY_VOTED unless the rules allow changes.
 
         Refusals are outcomes, not errors: UNKNOWN_PROPOSAL, PROPOSAL_NOT_OPEN, PROPOSAL_EXPIRED,
-        ALREADY_VOTED. Raises as `submit`.
+        ALREADY_VOTED.
+
+        Raises:
+            NotSigningError: this member may have forgotten what it has signed.
+            NoQuorumError, NodeStoppingError, CommandError, PoolFullError: as `submit`.
         """
-        raise NotImplementedError
+        outcome: Outcome | bytes = b""
+        for _ in range(MAX_CAST_ROUNDS):
+            if self._replica.muted:
+                raise NotSigningError(f"{self._member} casts no votes now: {self._replica.muted}")
+            step = await self.read(lambda _: self._voter.cast(proposal_id, value, reason, self._clock()))
+            if isinstance(step, Outcome):
+                return step
+            outcome = await self.submit(step, lambda _: self._voter.resign(proposal_id, self._clock()))
+        if isinstance(outcome, Outcome):
+            return outcome
+        raise _stopping()
 
     async def read(self, function: Callable[[Store], T_]) -> T_:
         """Run a short read of the store (or of the application's state) at a moment when nothing writes, on
         the loop's thread. Everything that looks at the store or the application goes through here; what it
         sees is durable. Keep each call to a few milliseconds: page through what is long."""
-        raise NotImplementedError
+        if not self._is_writing:
+            return function(self._store)
+        future: asyncio.Future[T_] = self._loop.create_future()
+        self._readers.append((function, future))  # type: ignore[arg-type]  # a pair of one and the same type
+        return await future
+
+    # Peers.
 
     async def receive(self, sender: str, message: Message) -> None:
         """Take in a message of a member, whose name the transport has authenticated. Returns at once while
         there is room in the sender's share of the queue, else when there is: that is the back-pressure."""
-        raise NotImplementedError
+        self._contacts.heard(sender, self._clock())
+        await self._feeder.inbox.put(sender, message)
+        self._wake()
 
     def peer_connected(self, peer: str) -> None:
         """The transport can send to `peer` (again). Greets it with what it is known to have signed."""
-        raise NotImplementedError
+        self._feeder.greetings[peer] = None
+        self._wake()
 
     def peer_disconnected(self, peer: str) -> None:
         """The connection to `peer` is gone. It still counts as in contact until `contact_ms` has passed."""
-        raise NotImplementedError
+
+    # What can be asked.
 
     @property
     def can_progress(self) -> bool:
         """Whether a commit quorum of members, this one included, has been heard from lately."""
-        raise NotImplementedError
+        return self._contacts.has_quorum(self._replica.members, self._clock())
 
     def status(self) -> DriverStatus:
         """A snapshot for status answers and metrics."""
-        raise NotImplementedError
+        replica = self._replica
+        head = replica.head
+        return DriverStatus(
+            epoch=replica.members.epoch,
+            view=replica.view,
+            coordinator=replica.coordinator,
+            height=head.height,
+            audit_size=head.audit_size,
+            audit_head=head.audit_head,
+            pending=replica.pending_count,
+            peers=self._contacts.states(replica.members, self._clock()),
+            muted=replica.muted,
+            suspected=replica.suspected,
+            can_progress=self.can_progress,
+            counters=self._counters.as_dict(),
+        )
+
+    # The task.
+
+    async def _run(self) -> None:
+        try:
+            while not self._is_stopping:
+                await self._wait_for_input()
+                await self._carry_out(self._feeder.collect(self._clock()))
+                self._check_quorum()
+        except Exception as error:
+            self._fail(error)
+
+    async def _wait_for_input(self) -> None:
+        """Return when there is something to do. Lets the loop run once in any case."""
+        if self._feeder.has_input:
+            await asyncio.sleep(0)
+            return
+        now_ms = self._clock()
+        due_ms = self._feeder.due_ms(now_ms)
+        if self._feeder.own:
+            due_ms = min(due_ms, self._checked_quorum_ms + SWEEP_MS)
+        self._waker = self._loop.create_future()
+        timer = self._loop.call_later(max(due_ms - now_ms, 1) / 1000, self._wake)
+        try:
+            await self._waker
+        finally:
+            timer.cancel()
+            self._waker = None
+
+    def _wake(self) -> None:
+        waker = self._waker
+        if waker is not None and not waker.done():
+            waker.set_result(None)
+
+    async def _carry_out(self, batch: Batch) -> None:
+        """Persist, send, tell: in this order."""
+        early, late = batch.split_sends()
+        for send in early:
+            self._transport.send(send.to, send.message)
+        self._withdrawn += batch.withdrawn
+        if batch.persist:
+            self._counters.writes += 1
+            withdrawn, self._withdrawn = self._withdrawn, []
+            self._is_writing = True
+            await self._loop.run_in_executor(self._worker, self._recorder.write, batch.persist, withdrawn)
+            self._is_writing = False
+        for send in late:
+            self._transport.send(send.to, send.message)
+        self._feeder.settle(batch)
+        if batch.committed:
+            head = batch.committed[-1].block.header
+            self.changes.grew(head.height, head.audit_size)
+        for behind in batch.behind:
+            self._catch_up.behind(behind.peer, behind.height)
+        self._serve_readers()
+
+    def _serve_readers(self) -> None:
+        while self._readers:
+            function, future = self._readers.popleft()
+            if future.done():
+                continue
+            try:
+                future.set_result(function(self._store))
+            except Exception as error:  # the reader's to deal with
+                future.set_exception(error)
+
+    def _check_quorum(self) -> None:
+        """Tell callers who have waited too long that nothing can be committed now."""
+        now_ms = self._clock()
+        if now_ms - self._checked_quorum_ms < SWEEP_MS:
+            return
+        self._checked_quorum_ms = now_ms
+        if self._feeder.own and not self.can_progress:
+            self._feeder.own.give_up_waiting(now_ms - self._settings.no_quorum_after_ms, self._no_quorum)
+
+    def _no_quorum(self) -> NoQuorumError:
+        members, now_ms = self._replica.members, self._clock()
+        present = sum(peer in members for peer in self._contacts.reachable(now_ms))
+        return NoQuorumError(
+            f"{self._member} is in contact with {present} of the {members.n - 1} other nodes, too few to "
+            "commit anything. The request is kept and may still be committed when they return; repeat it "
+            "with the same request id to learn its result."
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop for good: nothing that was not durable is sent or answered."""
+        _log.critical("the node stops: %s: %s", type(error).__name__, error)
+        self._is_stopping = True
+        if not self.fatal.done():
+            self.fatal.set_exception(error)
+        self._close()
+
+    def _close(self) -> None:
+        self._is_stopping = True
+        self._feeder.close(_stopping)
+        self.changes.close(_stopping)
+        readers, self._readers = self._readers, deque()
+        for _, future in readers:
+            if not future.done():
+                future.set_exception(_stopping())
+
+    # Catching up.
+
+    async def _deliver(self, peer: str, page: Page) -> None:
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._feeder.page = PageDelivery(peer, deque(page), done)
+        self._wake()
+        await done
+
+    def _fetch_candidates(self) -> list[str]:
+        """Peers to fetch from, those that said they are furthest first."""
+        peers = self._contacts.states(self._replica.members, self._clock())
+        reachable = [peer for peer, state in peers.items() if state.reachable]
+        return sorted(reachable, key=lambda peer: -peers[peer].height)
+
+
+def _restored(store: Store, journal_state: JournalState, commands: tuple[bytes, ...]) -> Restored:
+    """What the replica has to know of the last run."""
+    header, certificate = store.head()
+    if header.height < journal_state.committed_height:
+        _log.error(
+            "the record ends at block %d, but this member has signed what rests on block %d: the record was "
+            "rolled back. What is missing is fetched from the other nodes.",
+            *(header.height, journal_state.committed_height),
+        )
+    return Restored(
+        header=header,
+        certificate=certificate,
+        sign_state=journal_state.sign_state,
+        bodies=journal_state.bodies,
+        commands=commands,
+        spare_nonce=os.urandom(NONCE_BYTES),
+        base_height=store.totals().base_height,
+    )
+
+
+def _stopping() -> NodeStoppingError:
+    return NodeStoppingError(
+        "the node stops. The request may still be committed; repeat it when the node is back, with the same "
+        "request id."
+    )

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from replication.ordering.application import command_digest
-
-if TYPE_CHECKING:
-    from replication.ledger.application import Outcome
+from replication.ledger.outcomes import Outcome
 
 __all__ = ["OwnCommand", "OwnCommands"]
 
-Waiter = tuple["asyncio.Future[Outcome]", int]
+FIRST_LOOK_MS = 200
+"""Several blocks take less; only what waits longer is looked at."""
 
 
 @dataclass(slots=True)
 class OwnCommand:
-    """A command that was given to the replica. `waiters` are futures and the time since which each waits."""
+    """A command that was given to the replica.
+
+    `resign` makes it anew for another epoch. `waiters` are futures, with the time since which each waits.
+    `due_ms`: when to look whether it can still take effect. Times are milliseconds since the Unix epoch.
+    """
 
     command: bytes
     digest: bytes
-    resign: Callable[[int], bytes] | None
+    resign: Callable[[int], bytes | None] | None
     since_ms: int
-    waiters: list[Waiter] = field(default_factory=list)
+    waiters: list[tuple[asyncio.Future[Outcome], int]] = field(default_factory=list)
+    due_ms: int = 0
 
     def finish(self, outcome: Outcome) -> None:
         """Tell everyone who waits."""
@@ -55,11 +57,10 @@ class OwnCommands:
         """The waiting command with this digest."""
         return self._commands.get(digest)
 
-    def add(self, command: bytes, resign: Callable[[int], bytes] | None, now_ms: int) -> OwnCommand:
+    def add(self, entry: OwnCommand) -> None:
         """Begin to wait for a command."""
-        entry = OwnCommand(command, command_digest(command), resign, now_ms)
+        entry.due_ms = entry.due_ms or entry.since_ms + FIRST_LOOK_MS
         self._commands[entry.digest] = entry
-        return entry
 
     def forget(self, digest: bytes) -> None:
         """Stop waiting for a command."""
@@ -72,27 +73,22 @@ class OwnCommands:
         found = [digest for digest in outcomes if digest in self._commands]
         return [(self._commands.pop(digest), outcomes[digest]) for digest in found]
 
-    def older_than(self, added_before_ms: int) -> list[OwnCommand]:
-        """Commands that have waited since then or longer."""
-        return [entry for entry in self._commands.values() if entry.since_ms <= added_before_ms]
+    def due(self, now_ms: int) -> list[OwnCommand]:
+        """Commands to look at now."""
+        return [entry for entry in self._commands.values() if entry.due_ms <= now_ms]
 
-    def give_up_waiting(self, since_before_ms: int, error: Callable[[], Exception]) -> int:
-        """Fail everyone who has waited since then or longer; the commands stay. Returns how many."""
-        failed = 0
+    def give_up_waiting(self, since_before_ms: int, error: Callable[[], Exception]) -> None:
+        """Fail everyone who has waited since then or longer. The commands stay, and may be committed."""
         for entry in self._commands.values():
-            late = [waiter for waiter in entry.waiters if waiter[1] <= since_before_ms]
-            for waiter in late:
-                entry.waiters.remove(waiter)
-                if not waiter[0].done():
-                    waiter[0].set_exception(error())
-                    failed += 1
-        return failed
+            late = [future for future, since_ms in entry.waiters if since_ms <= since_before_ms]
+            if not late:
+                continue
+            entry.waiters = [waiter for waiter in entry.waiters if waiter[1] > since_before_ms]
+            for future in late:
+                if not future.done():
+                    future.set_exception(error())
 
     def take_all(self) -> list[OwnCommand]:
         """Remove and return everything."""
         entries, self._commands = list(self._commands.values()), {}
         return entries
-
-    def digests(self) -> Iterable[bytes]:
-        """Of all waiting commands."""
-        return self._commands.keys()
