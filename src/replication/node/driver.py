@@ -20,13 +20,11 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from replication.consensus import VoteValue
-from replication.errors import ReplicationError
 from replication.identity.genesis import Genesis
 from replication.identity.keys import SigningKey
 from replication.ledger.application import Outcome, VotingApplication
@@ -35,15 +33,22 @@ from replication.node.ballots import Ballots
 from replication.node.catchup import CatchUp, Page
 from replication.node.changes import Changes
 from replication.node.clock import NodeClock
-from replication.node.contacts import Contacts, PeerState
+from replication.node.contacts import Contacts
 from replication.node.counters import Counters
+from replication.node.driver_terms import (
+    DriverSettings,
+    DriverStatus,
+    NodeStoppingError,
+    NoQuorumError,
+    NotSigningError,
+    PeerState,
+    Transport,
+)
 from replication.node.feeder import SWEEP_MS, Feeder, PageDelivery, Submission
 from replication.node.policies import Policy
 from replication.node.recorder import Recorder
 from replication.node.turn import Batch
 from replication.node.voter import Voter
-from replication.ordering.blocks import Block
-from replication.ordering.certificates import Certificate
 from replication.ordering.messages import Message
 from replication.ordering.replica import Replica, ReplicaSettings, Restored
 
@@ -70,76 +75,6 @@ MAX_CAST_ROUNDS: Final = 4
 clear."""
 
 _log = logging.getLogger(__name__)
-
-
-class NoQuorumError(ReplicationError):
-    """Too few other nodes are in contact for anything to commit now. The command is kept and may commit
-    later."""
-
-    reason: ClassVar[str] = "NO_QUORUM_OF_NODES"
-
-
-class NodeStoppingError(ReplicationError):
-    """The node stops before the command was committed here; it may still commit."""
-
-    reason: ClassVar[str] = "SHUTTING_DOWN"
-
-
-class NotSigningError(ReplicationError):
-    """This member signs no votes for now, since it may have forgotten what it has signed."""
-
-    reason: ClassVar[str] = "NOT_SIGNING"
-
-
-class Transport(Protocol):
-    """What the driver needs of the network. Peers are member ids."""
-
-    def send(self, to: str | None, message: Message) -> None:
-        """Queue a message for one member, or for all others when `to` is None. Never blocks, never raises
-        for a peer that is away; each peer's queue is bounded."""
-        ...
-
-    async def fetch_blocks(self, peer: str, from_height: int) -> tuple[list[tuple[Block, Certificate]], int]:
-        """A page of committed blocks from `from_height` on, and the peer's height. Raises a PeerError when
-        the peer does not answer, or answers with something that cannot be decoded."""
-        ...
-
-
-@dataclass(frozen=True)
-class DriverSettings:
-    """Durations in milliseconds.
-
-    contact_ms: silence after which a peer counts as out of contact; several heartbeats.
-    no_quorum_after_ms: how long `submit` waits without a quorum in contact before it raises NoQuorumError.
-    fetch_timeout_ms: how long one page of blocks may take before another peer is asked.
-    policy_timeout_ms: how long a python policy may think about one proposal before its answer no longer
-    counts.
-    """
-
-    contact_ms: int = 2_000
-    no_quorum_after_ms: int = 3_000
-    fetch_timeout_ms: int = 5_000
-    policy_timeout_ms: int = 5_000
-
-
-@dataclass(frozen=True)
-class DriverStatus:
-    """A snapshot. `muted` says why this member signs nothing, `suspected` why it suspects the coordinator;
-    both are empty when all is well. `counters` are totals since the start of the process (see
-    `counters.Counters`)."""
-
-    epoch: int
-    view: int
-    coordinator: str
-    height: int
-    audit_size: int
-    audit_head: bytes
-    pending: int
-    peers: Mapping[str, PeerState]
-    muted: str
-    suspected: str
-    can_progress: bool
-    counters: Mapping[str, int]
 
 
 class Driver:
@@ -232,6 +167,7 @@ class Driver:
         self._withdrawn: list[bytes] = []
         self._is_writing = False
         self._is_stopping = False
+        self._is_closed = False
         self._checked_quorum_ms = 0
 
     # Life.
@@ -308,6 +244,8 @@ class Driver:
         """Run a short read of the store (or of the application's state) at a moment when nothing writes, on
         the loop's thread. Everything that looks at the store or the application goes through here; what it
         sees is durable. Keep each call to a few milliseconds: page through what is long."""
+        if self._is_closed:
+            raise _stopping()
         if not self._is_writing:
             return function(self._store)
         future: asyncio.Future[T_] = self._loop.create_future()
@@ -402,6 +340,8 @@ class Driver:
             self._is_writing = True
             await self._loop.run_in_executor(self._worker, self._recorder.write, batch.persist, withdrawn)
             self._is_writing = False
+            if self.fatal.done():
+                return
         for send in late:
             self._transport.send(send.to, send.message)
         self._feeder.settle(batch)
@@ -449,7 +389,7 @@ class Driver:
         self._close()
 
     def _close(self) -> None:
-        self._is_stopping = True
+        self._is_stopping = self._is_closed = True
         self._feeder.close(_stopping)
         self.changes.close(_stopping)
         readers, self._readers = self._readers, deque()
