@@ -574,7 +574,7 @@ def test_due_tallies_count_no_vote_of_their_own_block() -> None:
     refused(
         made(factory),
         factory.genesis,
-        "votes stand in the tally's block, but what is due comes before any vote",
+        "votes or evidence stand in the tally's block, but what is due comes before them",
     )
 
 

@@ -1,5 +1,5 @@
-"""A record made by the real application without any ordering: blocks are executed, certified with the members'
-keys and committed, one after the other, and can be exported for the verifier.
+"""A record made by the real application without any ordering: blocks are executed, certified with the
+members' keys and committed, one after the other, and can be exported for the verifier.
 
 Headers, certificates and lines of the export are written here, apart from the nodes' own code for that.
 """

@@ -67,13 +67,19 @@ class DraftEntry:
     actor_id: str
     data: Json
     lies: Json = field(default_factory=dict)
+    sealed_as: int = -1
 
 
 @dataclass
 class DraftBlock:
-    """A block to be. `lies` replaces fields of the header before it is hashed; `commands` are any bytes."""
+    """A block to be. `lies` replaces fields of the header before it is hashed; `commands` are any bytes.
+
+    `members` are those of its epoch, in order, with their weights; they all sign unless `signers` are named.
+    """
 
     time_ms: int
+    epoch: int = 0
+    members: Mapping[str, int] = field(default_factory=dict)
     entries: list[DraftEntry] = field(default_factory=list)
     view: int = 0
     commands: list[bytes] = field(default_factory=list)
@@ -141,20 +147,47 @@ class SealedRecord:
         proposal = next(entry for _, _, entry in about if entry["event_type"] == "propose")
         last_votes = {entry["actor_id"]: entry for _, _, entry in about if entry["event_type"] == "vote"}
         block, index, tally = next(item for item in about if item[2]["event_type"] in ("tally", "expired"))
-        leaves = [bytes.fromhex(entry["hash"]) for entry in block.entries]
-        path = [node.hex() for node in inclusion_path(leaves, index)]
+        is_first_epoch = block.header["epoch"] == 0  # later, some votes on record count no more
+        named = tally["data"]["votes"]
+        counting = [entry for voter, entry in last_votes.items() if is_first_epoch or voter in named]
+        links = [
+            self._link(earlier, index)
+            for earlier in self.blocks
+            for index, entry in enumerate(earlier.entries)
+            if entry["event_type"] == "membership" and earlier.header["epoch"] < block.header["epoch"]
+        ]
+        wanted = set(tally["data"].get("excluded", {}).values())
+        evidence = [entry for item in self.blocks for entry in item.entries if entry["sequence"] in wanted]
         return deepcopy(
             {
                 "format": "agent-consensus/certificate/1",
                 "cluster_id": self.genesis.cluster_id.hex(),
                 "proposal": proposal,
-                "votes": sorted(last_votes.values(), key=lambda entry: int(entry["sequence"])),
+                "votes": sorted(counting, key=lambda entry: int(entry["sequence"])),
                 "tally": tally,
-                "inclusion": {"index": index, "size": len(leaves), "path": path},
+                "inclusion": _inclusion(block, index),
                 "header": block.header,
                 "commit": block.certificate,
+                **({"epochs": links} if links else {}),
+                **({"evidence": evidence} if evidence else {}),
             }
         )
+
+    @staticmethod
+    def _link(block: SealedBlock, index: int) -> Json:
+        """How one epoch leads to the next."""
+        return {
+            "entry": block.entries[index],
+            "inclusion": _inclusion(block, index),
+            "header": block.header,
+            "commit": block.certificate,
+        }
+
+
+def _inclusion(block: SealedBlock, index: int) -> Json:
+    leaves = [bytes.fromhex(entry["hash"]) for entry in block.entries]
+    path = [node.hex() for node in inclusion_path(leaves, index)]
+    return {"index": index, "size": len(leaves), "path": path}
 
 
 class RecordFactory:
@@ -193,7 +226,9 @@ class RecordFactory:
         )
         self.genesis = parse_genesis(raw)
         self.cluster_id = self.genesis.cluster_id
-        self.blocks = [DraftBlock(start_ms, [self._genesis_entry()])]
+        self.epoch = 0
+        self.blocks = [DraftBlock(start_ms, 0, dict(self.weights), [self._genesis_entry()])]
+        self.faulty: dict[str, DraftEntry] = {}
         self.proposals: dict[str, DraftEntry] = {}
         self.votes: dict[str, dict[str, str]] = {}
 
@@ -210,15 +245,20 @@ class RecordFactory:
 
     def block(self, after_ms: int = 1000, *, commands: Iterable[bytes] = ()) -> DraftBlock:
         """Begin the next block, this long after the last one."""
-        draft = DraftBlock(self.blocks[-1].time_ms + after_ms, commands=list(commands))
+        self._begin_epoch()
+        time_ms = self.blocks[-1].time_ms + after_ms
+        draft = DraftBlock(time_ms, self.epoch, dict(self.weights), commands=list(commands))
         self.blocks.append(draft)
         return draft
+
+    def _begin_epoch(self) -> None:
+        """What a change of members in the last block means for the next; see `epoch_factory`."""
 
     def add(self, event_type: str, proposal_id: str, actor_id: str, data: Json) -> DraftEntry:
         """Add an event to the last block."""
         entry = DraftEntry(event_type, proposal_id, actor_id, data)
         self.blocks[-1].entries.append(entry)
-        if event_type in ("propose", "vote", "execute") or data.get("cause") == "closed":
+        if event_type not in ("tally", "expired") or data.get("cause") == "closed":
             self.blocks[-1].commands.append(dumps(data))
         return entry
 
@@ -233,9 +273,10 @@ class RecordFactory:
         expiry_ms: int = 0,
         request_id: str = "",
         cluster_id: bytes | None = None,
-        epoch: int = 0,
+        epoch: int | None = None,
     ) -> str:
         """Add a signed proposal; return its id."""
+        epoch = self.epoch if epoch is None else epoch
         number = len(self.proposals) + 1
         proposal_id = f"prop-{number:04d}"
         fields: Json = {
@@ -279,10 +320,11 @@ class RecordFactory:
         signer: str = "",
         digest: bytes | None = None,
         cluster_id: bytes | None = None,
-        epoch: int = 0,
+        epoch: int | None = None,
     ) -> list[DraftEntry]:
         """Add votes under one signature. `signer` (with its key) may be another than the voter: a forgery."""
         cluster_id = cluster_id or self.cluster_id
+        epoch = self.epoch if epoch is None else epoch
         contents: list[Json] = [
             {
                 "epoch": epoch,
@@ -326,20 +368,22 @@ class RecordFactory:
     def close(self, proposal_id: str, closer: str, decision: str, *, signer: str = "") -> DraftEntry:
         """Add the tally that the closer asked for."""
         digest = self.digest(proposal_id)
-        message = signbytes.close_bytes(self.cluster_id, 0, closer=closer, digest=digest)
-        close = {"epoch": 0, "signature": self.key(signer or closer).sign(message).hex()}
+        message = signbytes.close_bytes(self.cluster_id, self.epoch, closer=closer, digest=digest)
+        close = {"epoch": self.epoch, "signature": self.key(signer or closer).sign(message).hex()}
         data = {**self.tally_data(proposal_id, decision, "closed"), "close": close}
         return self.add("tally", proposal_id, closer, data)
 
     def tally_data(self, proposal_id: str, decision: str, cause: str) -> Json:
         """What a tally says about the votes so far."""
         votes = dict(self.votes[proposal_id])
-        voters = {value: [voter for voter, cast in votes.items() if cast == value] for value in VALUES}
+        excluded = [voter for voter in votes if voter in self.faulty]
+        counted = {voter: "abstain" if voter in excluded else cast for voter, cast in votes.items()}
+        voters = {value: [voter for voter, cast in counted.items() if cast == value] for value in VALUES}
         weigh = {value: sum(self.weights.get(voter, 0) for voter in voters[value]) for value in VALUES}
         critical = self.proposals[proposal_id].data["action"] in ("terminate", "escalate")
         threshold = self.rules.supermajority_threshold if critical else self.rules.majority_threshold
         required = max(math.ceil(self.n * self.rules.quorum_fraction), 2 * self.f + 1)
-        return {
+        data: Json = {
             "digest": self.proposals[proposal_id].data["digest"],
             "decision": decision,
             "cause": cause,
@@ -355,6 +399,8 @@ class RecordFactory:
             "is_critical": critical,
             "votes": votes,
         }
+        # The sequences of the evidence are known only when everything is sealed.
+        return {**data, "excluded": {voter: self.faulty[voter] for voter in excluded}} if excluded else data
 
     def execute(
         self,
@@ -369,7 +415,7 @@ class RecordFactory:
         executed_ms = self.blocks[-1].time_ms - 1
         message = signbytes.receipt_bytes(
             self.cluster_id,
-            0,
+            self.epoch,
             executor=executor,
             digest=self.digest(proposal_id),
             outcome=OUTCOMES[outcome],
@@ -377,7 +423,7 @@ class RecordFactory:
             executed_ms=executed_ms,
         )
         data = {
-            "epoch": 0,
+            "epoch": self.epoch,
             "digest": self.digest(proposal_id).hex(),
             "outcome": outcome,
             "detail": detail,
@@ -395,12 +441,13 @@ class RecordFactory:
         for height, draft in enumerate(self.blocks):
             entries: list[Json] = []
             for item in draft.entries:
+                item.sealed_as = size
                 entry = self._seal_entry(item, size, head, draft.time_ms)
                 entries.append(entry)
                 size, head = size + 1, entry["hash"]
             header = {
                 "cluster_id": self.cluster_id.hex(),
-                "epoch": 0,
+                "epoch": draft.epoch,
                 "height": height,
                 "parent": parent.hex(),
                 "time_ms": draft.time_ms,
@@ -411,7 +458,8 @@ class RecordFactory:
                 **draft.lies,
             }
             parent = header_hash(header)
-            certificate = self.commit(header, signers=draft.signers, view=draft.view) if height else None
+            signers = list(draft.members) if draft.signers is None else draft.signers
+            certificate = self.commit(header, signers=signers, view=draft.view) if height else None
             sealed.append(SealedBlock(header, parent.hex(), certificate, entries))
         return SealedRecord(self.genesis, sealed)
 
@@ -454,7 +502,7 @@ class RecordFactory:
             "event_type": item.event_type,
             "proposal_id": item.proposal_id,
             "actor_id": item.actor_id,
-            "data": deepcopy(item.data),
+            "data": _settled_data(item.data),
             "timestamp": time_ms // 1000 if time_ms % 1000 == 0 else time_ms / 1000,
             "prev_hash": head,
             **item.lies,
@@ -468,6 +516,20 @@ class RecordFactory:
         ]
         data: Json = {"cluster_id": self.cluster_id.hex(), "epoch": 0, "members": members}
         return DraftEntry("genesis", "", "genesis", data)
+
+
+def _settled_data(data: Json) -> Json:
+    """A copy of an entry's data; where it refers to another entry, now with that one's sequence."""
+    if "excluded" not in data:
+        return deepcopy(data)
+    excluded = {
+        voter: item.sealed_as if isinstance(item, DraftEntry) else item
+        for voter, item in data["excluded"].items()
+    }
+    return {
+        **deepcopy({key: value for key, value in data.items() if key != "excluded"}),
+        "excluded": excluded,
+    }
 
 
 def entry_hash(entry: Mapping[str, Any]) -> str:

@@ -4,6 +4,12 @@ What a certificate proves: a commit quorum of members put this very tally entry 
 tally is what the votes beside it give, each signed by its voter for exactly this proposal. What it cannot
 show is that no entry before it was left out or moved; only a whole record shows that (`verify_export`). Where
 positions and times allow it, the certificate is still held to the rules of the record.
+
+The file is one object: `format`, `cluster_id`, the `proposal`, `votes` and `tally` entries, the `inclusion`
+of the tally in the block with this `header`, and its `commit` certificate. Two keys are there only when they
+are needed: `epochs`, if the block is of a later epoch than 0, leads from the members of the genesis file to
+those of that epoch (see `succession`); `evidence`, if votes are excluded, holds the evidence entries that the
+tally refers to, in the order of their sequences.
 """
 
 from __future__ import annotations
@@ -13,15 +19,16 @@ from itertools import pairwise
 
 from replication.identity.genesis import Genesis
 from replication.identity.members import MemberSet
-from replication.identity.merkle import root_from_path
 
+from .blame import SignedEvidence
 from .commits import check_commit
 from .errors import VerificationError
 from .events import SignedProposal, SignedVote, check_close, check_tally, tally_fields
+from .inclusion import check_inclusion
 from .reading import MAX_CERTIFICATE_BYTES, Fields, keys, parse_document, seconds
 from .records import Entry, parse_entry, parse_header
 from .reports import CertificateReport
-from .signatures import SignatureChecker, genesis_members
+from .succession import Succession
 from .tally import Tally, TallyRules, is_critical
 
 __all__ = ["CERTIFICATE_FORMAT", "verify_certificate"]
@@ -29,7 +36,7 @@ __all__ = ["CERTIFICATE_FORMAT", "verify_certificate"]
 CERTIFICATE_FORMAT = "agent-consensus/certificate/1"
 
 _KEYS = keys("format cluster_id proposal votes tally inclusion header commit")
-_INCLUSION_KEYS = keys("index size path")
+_OPTIONAL_KEYS = keys("epochs evidence")
 
 
 def verify_certificate(text: bytes | str, genesis: Genesis) -> CertificateReport:
@@ -47,7 +54,8 @@ def verify_certificate(text: bytes | str, genesis: Genesis) -> CertificateReport
     """
     try:
         raw = text.encode("utf-8") if isinstance(text, str) else text
-        fields = Fields(parse_document(raw, MAX_CERTIFICATE_BYTES), _KEYS)
+        value = parse_document(raw, MAX_CERTIFICATE_BYTES)
+        fields = Fields(value, _KEYS | (_OPTIONAL_KEYS & value.keys()))
         fields.fixed("format", CERTIFICATE_FORMAT, "this verifier reads")
         fields.fixed("cluster_id", genesis.cluster_id.hex(), "the genesis file makes it")
         return _Certificate(fields, genesis).verify()
@@ -67,28 +75,60 @@ class _Dated:
     expires_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class _BallotBox:
+    """The votes that count, as entries and by voter, and the excluded voters with their evidence.
+
+    `first_sequence` is that of the first entry of the tally's block.
+    """
+
+    entries: list[Entry]
+    votes: dict[str, str]
+    excluded: dict[str, int]
+    first_sequence: int
+
+    @property
+    def early(self) -> list[Entry]:
+        """Votes of earlier blocks."""
+        return [entry for entry in self.entries if entry.sequence < self.first_sequence]
+
+    @property
+    def excluded_early(self) -> set[str]:
+        """Voters that were proven faulty before the block."""
+        return {voter for voter, sequence in self.excluded.items() if sequence < self.first_sequence}
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether a vote, or evidence against a voter, stands in the block itself."""
+        return len(self.early) < len(self.entries) or len(self.excluded_early) < len(self.excluded)
+
+
 class _Certificate:
     """One certificate on its way through the checks."""
 
     def __init__(self, fields: Fields, genesis: Genesis) -> None:
-        members_at = genesis_members(genesis)
         self._fields = fields
         self._genesis = genesis
-        self._signatures = SignatureChecker(genesis.cluster_id, members_at)
+        self._succession = Succession(genesis)
+        self._signatures = self._succession.signatures
         self._header = parse_header(fields.raw("header"), genesis.cluster_id)
-        self._members: MemberSet = members_at(self._header.epoch)
+        self._follow_epochs()
+        self._members: MemberSet = self._succession.members_at(self._header.epoch)
+        self._is_first_of_epoch = self._succession.is_first_block(self._header)
 
     def verify(self) -> CertificateReport:
         """Check everything, the outermost proof first."""
         header = self._header
-        signers = check_commit(self._fields.raw("commit"), header, self._signatures)
+        commit = check_commit(self._fields.raw("commit"), header, self._signatures)
         tally = self._read("tally", self._fields.raw("tally"))
         first_sequence = self._check_inclusion(tally)
         proposal = self._read_proposal(tally)
         entries, votes = self._read_votes(proposal, tally)
         self._check_order([proposal.entry, *entries, tally], first_sequence)
+        excluded = self._read_evidence(votes, tally, first_sequence)
+        ballot_box = _BallotBox(entries, votes, excluded, first_sequence)
         try:
-            decision, cause = self._check_decision(proposal, tally, entries, votes, first_sequence)
+            decision, cause = self._check_decision(proposal, tally, ballot_box)
         except VerificationError as error:
             raise error.at(f"tally: {tally}") from None
         return CertificateReport(
@@ -106,9 +146,23 @@ class _Certificate:
             time_ms=header.time_ms,
             block_hash=header.hash,
             tally_sequence=tally.sequence,
-            signers=signers,
+            signers=commit.signers,
             signatures=self._signatures.checked,
+            epoch=header.epoch,
+            excluded=tuple(excluded),
         )
+
+    def _follow_epochs(self) -> None:
+        """Learn the members up to the header's epoch."""
+        if not self._fields.has("epochs"):
+            return
+        links = self._fields.array("epochs")
+        if not links or len(links) != self._header.epoch:
+            raise VerificationError(
+                f"epochs has {len(links)} links, but header.epoch is {self._header.epoch}, and without links "
+                "the key must not be there"
+            )
+        self._succession.follow(links)
 
     def _read(self, name: str, value: object) -> Entry:
         try:
@@ -118,26 +172,9 @@ class _Certificate:
 
     def _check_inclusion(self, tally: Entry) -> int:
         """Check that the tally is in the block; return the sequence of the block's first entry."""
-        header = self._header
         if tally.event_type not in ("tally", "expired"):
             raise VerificationError(f"event_type is {tally.event_type[:80]!r}, not a tally's", where="tally")
-        inclusion = self._fields.inner("inclusion", _INCLUSION_KEYS)
-        size = inclusion.integer("size", header.audit_size, low=1)
-        index = inclusion.integer("index", size - 1)
-        try:
-            root = root_from_path(tally.hash, index, size, inclusion.digests("path"))
-        except ValueError as error:
-            raise VerificationError(f"inclusion.path: {error}") from None
-        if root != header.entries_root:
-            raise VerificationError("inclusion does not lead from the tally entry to header.entries_root")
-        first_sequence = header.audit_size - size
-        if tally.sequence != first_sequence + index:
-            raise VerificationError(
-                f"tally.sequence is {tally.sequence}, but in the block its place is {first_sequence + index}"
-            )
-        if index == size - 1 and tally.hash != header.audit_head:
-            raise VerificationError("header.audit_head is not the hash of the tally, its last entry")
-        return first_sequence
+        return check_inclusion(self._fields, tally, "tally", self._header).first_sequence
 
     def _read_proposal(self, tally: Entry) -> _Dated:
         entry = self._read("proposal", self._fields.raw("proposal"))
@@ -147,6 +184,7 @@ class _Certificate:
             if entry.proposal_id != tally.proposal_id or not entry.proposal_id:
                 raise VerificationError(f"proposal_id is not the tally's, {tally.proposal_id[:80]!r}")
             signed = SignedProposal.read(entry, self._signatures)
+            self._succession.check_epoch_of(signed.epoch, entry.sequence)
         except VerificationError as error:
             raise error.at(f"proposal: {entry}") from None
         proposed_ms = round(entry.timestamp * 1000)
@@ -177,23 +215,49 @@ class _Certificate:
             raise VerificationError(f"event_type is {entry.event_type[:80]!r}, not vote")
         if entry.proposal_id != tally.proposal_id:
             raise VerificationError(f"proposal_id is not the tally's, {tally.proposal_id}")
-        vote = SignedVote.read(entry, proposal.signed.digest, self._signatures)
+        vote = SignedVote.read(entry.data, entry.actor_id, proposal.signed.digest, self._signatures)
+        self._succession.check_epoch_of(vote.epoch, entry.sequence)
+        self._succession.check_still_counts(vote.voter, vote.epoch)
         if vote.revision and not self._genesis.rules.allow_vote_change:
             raise VerificationError(f"data.revision is {vote.revision}, but the rules allow no changes")
         return vote
 
+    def _read_evidence(self, votes: dict[str, str], tally: Entry, first_sequence: int) -> dict[str, int]:
+        """The voters whose votes are abstentions, each with the sequence of the evidence against it."""
+        excluded: dict[str, int] = {}
+        if not self._fields.has("evidence"):
+            return excluded
+        last = 0
+        for index, value in enumerate(self._fields.array("evidence")):
+            entry = self._read(f"evidence[{index}]", value)
+            try:
+                accused = self._check_evidence(entry, tally, first_sequence)
+                if accused in excluded or accused not in votes or entry.sequence <= last:
+                    raise VerificationError(
+                        f"{accused[:80]!r} has no vote here, or is there twice, or this is not in order"
+                    )
+            except VerificationError as error:
+                raise error.at(f"evidence[{index}]: {entry}") from None
+            excluded[accused] = last = entry.sequence
+        if not excluded:
+            raise VerificationError("evidence is empty, and then the key must not be there")
+        return excluded
+
+    def _check_evidence(self, entry: Entry, tally: Entry, first_sequence: int) -> str:
+        if entry.event_type != "evidence":
+            raise VerificationError(f"event_type is {entry.event_type[:80]!r}, not evidence")
+        evidence = SignedEvidence.read(entry, self._signatures)
+        self._succession.check_epoch_of(evidence.epoch, entry.sequence)
+        self._succession.check_still_counts(evidence.accused, evidence.epoch)
+        self._check_time(entry, first_sequence)
+        if entry.sequence >= tally.sequence:
+            raise VerificationError(f"sequence is not before the tally's, {tally.sequence}")
+        return evidence.accused
+
     def _check_order(self, entries: list[Entry], first_sequence: int) -> None:
         """Check sequences, links and times of proposal, votes and tally, which come in this order."""
-        block_time = seconds(self._header.time_ms)
         for entry in entries:
-            in_block = entry.sequence >= first_sequence
-            if entry.timestamp != seconds(round(entry.timestamp * 1000)):
-                raise VerificationError("timestamp is not in whole milliseconds", where=str(entry))
-            if in_block != (entry.timestamp == block_time) or entry.timestamp > block_time:
-                raise VerificationError(
-                    f"timestamp {entry.timestamp} does not fit header.time_ms {self._header.time_ms}",
-                    where=str(entry),
-                )
+            self._check_time(entry, first_sequence)
         if entries[0].sequence < 1:
             raise VerificationError("entry 0 is genesis, so it cannot be a proposal", where=str(entries[0]))
         for before, entry in pairwise(entries):
@@ -202,39 +266,49 @@ class _Certificate:
             if entry.sequence == before.sequence + 1 and entry.prev_hash != before.hash.hex():
                 raise VerificationError(f"prev_hash is not the hash of {before}", where=str(entry))
 
-    def _check_decision(
-        self, proposal: _Dated, tally: Entry, entries: list[Entry], votes: dict[str, str], first_sequence: int
-    ) -> tuple[str, str]:
+    def _check_time(self, entry: Entry, first_sequence: int) -> None:
+        """An entry has the time of the block exactly if it stands in it."""
+        block_time = seconds(self._header.time_ms)
+        in_block = entry.sequence >= first_sequence
+        if entry.timestamp != seconds(round(entry.timestamp * 1000)):
+            raise VerificationError("timestamp is not in whole milliseconds", where=str(entry))
+        if in_block != (entry.timestamp == block_time) or entry.timestamp > block_time:
+            raise VerificationError(
+                f"timestamp {entry.timestamp} does not fit header.time_ms {self._header.time_ms}",
+                where=str(entry),
+            )
+
+    def _check_decision(self, proposal: _Dated, tally: Entry, box: _BallotBox) -> tuple[str, str]:
         """Check the tally against the votes, and that it was due when it was taken."""
         fields = tally_fields(tally)
         cause = fields.text("cause")
+        signed = proposal.signed
         if cause == "closed":
-            check_close(tally, fields, proposal.signed.digest, proposal.signed.proposer, self._signatures)
-        rules = TallyRules.of(self._genesis, self._members, critical=is_critical(proposal.signed.action))
-        decision = check_tally(
-            fields, proposal.signed.digest, votes, Tally.count(votes, self._members), rules
-        )
+            check_close(tally, fields, signed.digest, signed.proposer, self._header.epoch, self._signatures)
+        rules = TallyRules.of(self._genesis, self._members, critical=is_critical(signed.action))
+        count = Tally.count(box.votes, self._members, box.excluded)
+        decision = check_tally(fields, signed.digest, box.votes, box.excluded, count, rules)
         self._check_deadlines(cause, proposal)
-        early = [entry for entry in entries if entry.sequence < first_sequence]
         if cause in ("window", "expired"):
-            if len(early) != len(entries):
+            if box.is_touched:
                 raise VerificationError(
-                    "votes stand in the tally's block, but what is due comes before any vote there"
+                    "votes or evidence stand in the tally's block, but what is due comes before them there"
                 )
-            _check_in_time(early, proposal)
-        if not self._genesis.rules.allow_vote_change:
-            # With changes, an earlier vote may have been another; without, it was as it is here.
-            before = {entry.actor_id: votes[entry.actor_id] for entry in early}
-            if Tally.count(before, self._members).settled(rules) is not None:
+            _check_in_time(box.early, proposal)
+        if not self._genesis.rules.allow_vote_change and not self._is_first_of_epoch:
+            # With changes, an earlier vote may have been another; without, it was as it is here. Before the
+            # first block of an epoch, the electorate was another.
+            before = {entry.actor_id: box.votes[entry.actor_id] for entry in box.early}
+            if Tally.count(before, self._members, box.excluded_early).settled(rules) is not None:
                 raise VerificationError(
                     "the votes before this block had settled it, so it was to be tallied there"
                 )
         if cause == "settled":
-            if Tally.count(votes, self._members).settled(rules) is None:
+            if count.settled(rules) is None:
                 raise VerificationError(
                     "data.cause is settled, but votes that are missing could change the decision"
                 )
-            if len(early) == len(entries):
+            if not box.is_touched and not self._is_first_of_epoch:
                 raise VerificationError("data.cause is settled, but no vote of this block has settled it")
         return decision, cause
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from replication.identity.signbytes import statement_bytes
 
 from .errors import VerificationError
@@ -9,7 +11,7 @@ from .reading import Fields, keys
 from .records import Header
 from .signatures import SignatureChecker
 
-__all__ = ["check_commit", "commit_quorum"]
+__all__ = ["Commit", "check_commit", "commit_quorum"]
 
 COMMIT_KEYS = keys("phase epoch view height block_hash signatures")
 SIGNATURE_KEYS = keys("signer signature")
@@ -21,8 +23,16 @@ def commit_quorum(n: int) -> int:
     return (n + f) // 2 + 1
 
 
-def check_commit(value: object, header: Header, signatures: SignatureChecker) -> tuple[str, ...]:
-    """Check that a commit quorum signed this very block; return who did.
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit certificate that holds: the view it is of, and who signed."""
+
+    view: int
+    signers: tuple[str, ...]
+
+
+def check_commit(value: object, header: Header, signatures: SignatureChecker) -> Commit:
+    """Check that a commit quorum signed this very block.
 
     More than a quorum may have signed, but each signature that is given must hold: distinct members, in the
     order of the member set, each over the commit statement for one view.
@@ -65,4 +75,4 @@ def check_commit(value: object, header: Header, signatures: SignatureChecker) ->
         )
         signatures.check(signer, header.epoch, signed.signature("signature"), message, f"{path}.signature")
         signers.append(signer)
-    return tuple(signers)
+    return Commit(view, tuple(signers))

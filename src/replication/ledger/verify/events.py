@@ -27,7 +27,15 @@ from .records import Entry
 from .signatures import SignatureChecker
 from .tally import NO_QUORUM, TALLY_KEYS, VOTE_VALUES, Tally, TallyRules
 
-__all__ = ["SignedProposal", "SignedReceipt", "SignedVote", "check_close", "check_tally", "tally_fields"]
+__all__ = [
+    "VOTE_KEYS",
+    "SignedProposal",
+    "SignedReceipt",
+    "SignedVote",
+    "check_close",
+    "check_tally",
+    "tally_fields",
+]
 
 PROPOSE_KEYS = keys("epoch request_id action target evidence window_ms expiry_ms created_ms digest signature")
 VOTE_KEYS = keys("epoch digest value reason revision voted_ms ballot")
@@ -50,6 +58,7 @@ class SignedProposal:
     evidence: Mapping[str, object]
     window_ms: int
     expiry_ms: int
+    epoch: int
     digest: bytes
 
     @classmethod
@@ -78,46 +87,50 @@ class SignedProposal:
         digest = sha256(message).digest()
         fields.fixed("digest", digest.hex(), "the proposal's content gives")
         signatures.check(entry.actor_id, epoch, fields.signature("signature"), message, "data.signature")
-        return cls(entry.actor_id, action, target, evidence, window_ms, expiry_ms, digest)
+        return cls(entry.actor_id, action, target, evidence, window_ms, expiry_ms, epoch, digest)
 
 
 @dataclass(frozen=True, slots=True)
 class SignedVote:
-    """A vote that its voter signed, in a ballot, on the proposal with this digest."""
+    """A vote that its voter signed, in a ballot. `mark` is the hash of the vote's own sign-bytes."""
 
     voter: str
     value: str
     revision: int
+    epoch: int
+    mark: bytes
 
     @classmethod
-    def read(cls, entry: Entry, digest: bytes, signatures: SignatureChecker) -> SignedVote:
-        """Read a vote entry's data, and check that its actor signed it for the proposal `digest`."""
-        fields = Fields(entry.data, VOTE_KEYS, "data")
+    def read(
+        cls, data: object, voter: str, digest: bytes, signatures: SignatureChecker, path: str = "data"
+    ) -> SignedVote:
+        """Read a vote entry's data, and check that `voter` signed it for the proposal `digest`."""
+        fields = Fields(data, VOTE_KEYS, path)
         epoch = fields.integer("epoch")
         fields.fixed("digest", digest.hex(), "the proposal's digest is")
         value = fields.choice("value", VOTE_VALUES)
         revision = fields.integer("revision", _U32_MAX)
         ballot = fields.inner("ballot", BALLOT_KEYS)
         size = ballot.integer("size", _U32_MAX, low=1)
-        path = ballot.digests("path")
+        siblings = ballot.digests("path")
         try:
             leaf = vote_bytes(
                 signatures.cluster_id,
                 epoch,
-                voter=entry.actor_id,
+                voter=voter,
                 digest=digest,
                 revision=revision,
                 value=VOTE_CODES[value],
                 reason=fields.text("reason"),
                 voted_ms=fields.integer("voted_ms"),
             )
-            root = root_from_path(leaf, ballot.integer("index", size - 1), size, path)
-            message = ballot_bytes(signatures.cluster_id, epoch, voter=entry.actor_id, size=size, root=root)
+            root = root_from_path(leaf, ballot.integer("index", size - 1), size, siblings)
+            message = ballot_bytes(signatures.cluster_id, epoch, voter=voter, size=size, root=root)
         except ValueError as error:
-            raise VerificationError(f"data: {error}") from None
+            raise VerificationError(f"{path}: {error}") from None
         check = signatures.check_ballot if size > 1 else signatures.check
-        check(entry.actor_id, epoch, ballot.signature("signature"), message, "data.ballot.signature")
-        return cls(entry.actor_id, value, revision)
+        check(voter, epoch, ballot.signature("signature"), message, f"{path}.ballot.signature")
+        return cls(voter, value, revision, epoch, sha256(leaf).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +166,11 @@ class SignedReceipt:
 
 def tally_fields(entry: Entry) -> Fields:
     """A tally or expired entry's data with the right keys and cause, none of its figures checked yet."""
-    closed = isinstance(entry.data, dict) and entry.data.get("cause") == "closed"
-    fields = Fields(entry.data, TALLY_KEYS | {"close"} if closed else TALLY_KEYS, "data")
+    data = entry.data if isinstance(entry.data, dict) else {}
+    closed = data.get("cause") == "closed"
+    optional = {"close"} if closed else set()
+    optional |= {"excluded"} & data.keys()
+    fields = Fields(entry.data, TALLY_KEYS | optional, "data")
     if entry.event_type == "expired":
         fields.fixed("cause", "expired", "an expired entry says")
     else:
@@ -167,29 +183,48 @@ def tally_fields(entry: Entry) -> Fields:
 
 
 def check_close(
-    entry: Entry, fields: Fields, digest: bytes, proposer: str, signatures: SignatureChecker
+    entry: Entry, fields: Fields, digest: bytes, proposer: str, epoch: int, signatures: SignatureChecker
 ) -> None:
-    """Check the proposer's signed wish to end the vote."""
+    """Check the proposer's signed wish, in the block's epoch, to end the vote."""
     if entry.actor_id != proposer:
         raise VerificationError(
             f"actor_id is {entry.actor_id[:80]!r}, but only the proposer {proposer} may close"
         )
     close = fields.inner("close", CLOSE_KEYS)
-    epoch = close.integer("epoch")
+    close.fixed("epoch", epoch, "the block's epoch is")
     message = close_bytes(signatures.cluster_id, epoch, closer=proposer, digest=digest)
     signatures.check(proposer, epoch, close.signature("signature"), message, "data.close.signature")
 
 
 def check_tally(
-    fields: Fields, digest: bytes, votes: Mapping[str, str], tally: Tally, rules: TallyRules
+    fields: Fields,
+    digest: bytes,
+    votes: Mapping[str, str],
+    excluded: Mapping[str, int],
+    tally: Tally,
+    rules: TallyRules,
 ) -> str:
-    """Compare everything that a tally or expired entry says with the votes; return the right decision."""
+    """Compare everything that a tally or expired entry says with the votes; return the right decision.
+
+    `votes` are as they were signed; `excluded` are voters whose votes count as abstentions, with the sequence
+    of the evidence against each, and `tally` counts them so.
+    """
     fields.fixed("digest", digest.hex(), "the proposal's digest is")
     decision = _decision(fields.text("cause"), tally, rules)
     for key, expected in tally.record(rules, decision).items():
         fields.fixed(key, expected, "the votes and rules make it")
     fields.fixed("votes", dict(votes), "the votes are")
+    if excluded or fields.has("excluded"):
+        _check_excluded(fields, excluded)
     return decision
+
+
+def _check_excluded(fields: Fields, excluded: Mapping[str, int]) -> None:
+    if not excluded:
+        raise VerificationError("data.excluded must not be there: no voter is proven faulty")
+    if not fields.has("excluded"):
+        raise VerificationError(f"missing excluded of data: {', '.join(excluded)} are proven faulty")
+    fields.fixed("excluded", dict(excluded), "by the evidence on record it is")
 
 
 def _decision(cause: str, tally: Tally, rules: TallyRules) -> str:

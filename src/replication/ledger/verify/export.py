@@ -15,7 +15,7 @@ from .lifecycle import Lifecycle
 from .reading import MAX_LINE_BYTES, Fields, keys, parse_document, seconds
 from .records import ENTRY_KEYS, Entry, Header, parse_entry, parse_header
 from .reports import ExportReport
-from .signatures import SignatureChecker, genesis_members
+from .signatures import CurrentEpoch, SignatureChecker
 
 __all__ = ["EXPORT_FORMAT", "Progress", "verify_export"]
 
@@ -57,17 +57,18 @@ class _Reader:
     """Takes the lines one by one. `place` says which block and entry is being checked, for messages."""
 
     def __init__(self, genesis: Genesis, progress: Progress | None) -> None:
-        members_at = genesis_members(genesis)
+        current = CurrentEpoch(genesis.members)
         self.place = ""
         self._genesis = genesis
         self._progress = progress
-        self._signatures = SignatureChecker(genesis.cluster_id, members_at)
-        self._lifecycle = Lifecycle(genesis, members_at(0), self._signatures)
+        self._signatures = SignatureChecker(genesis.cluster_id, current)
+        self._lifecycle = Lifecycle(genesis, current, self._signatures)
         self._events: Counter[str] = Counter()
         self._next: Callable[[dict[str, object]], None] = self._first
         self._claimed_height = 0
         self._claimed_size = 0
         self._header: Header | None = None
+        self._view = 0
         self._leaves: list[bytes] = []
         self._size = 0
         self._head = ""
@@ -104,7 +105,8 @@ class _Reader:
             fields.fixed("certificate", None, "the genesis block has")
         else:
             self._check_link(header, self._header)
-            check_commit(fields.raw("certificate"), header, self._signatures)
+            commit = check_commit(fields.raw("certificate"), header, self._signatures)
+            self._view = commit.view
             self._lifecycle.begin_block(header.time_ms, has_commands=header.commands_root != EMPTY_ROOT)
         self._header = header
         self._leaves.clear()
@@ -129,10 +131,12 @@ class _Reader:
             raise VerificationError(
                 f"header.height is {header.height}, but the block before is {previous.height}"
             )
-        if header.epoch != previous.epoch:
-            raise VerificationError(
-                f"header.epoch is {header.epoch}, but nothing has ended epoch {previous.epoch}"
+        epoch = self._lifecycle.epoch
+        if header.epoch != epoch:
+            begun = (
+                "nothing has ended epoch" if epoch == previous.epoch else "the block before has begun epoch"
             )
+            raise VerificationError(f"header.epoch is {header.epoch}, but {begun} {epoch}")
         if header.parent != previous.hash:
             raise VerificationError(f"header.parent is not the hash of block {previous.height}")
         if header.time_ms <= previous.time_ms:
@@ -190,6 +194,11 @@ class _Reader:
         if header.audit_head.hex() != self._head:
             raise VerificationError("header.audit_head is not the hash of the last entry")
         if header.height:
+            if self._view < self._lifecycle.recorded_view:
+                raise VerificationError(
+                    f"the block was certified in view {self._view}, but it is on record that view "
+                    f"{self._lifecycle.recorded_view} had begun"
+                )
             self._lifecycle.end_block()
         if self._progress is not None:
             self._progress(header.height, self._claimed_height)
@@ -226,6 +235,8 @@ class _Reader:
             proposals=state.proposals,
             open_proposals=state.open_proposals,
             executed=state.executed,
+            epoch=state.epoch,
+            faulty=state.faulty,
             decisions=dict(state.decisions),
             events=dict(self._events),
         )

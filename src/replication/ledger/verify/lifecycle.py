@@ -1,78 +1,62 @@
 """What may happen to proposals, and what must: the rules of the replicated application, run over the entries.
 
 A block's entries stand in three parts: the proposals that were due at the block's time, in order of their
-deadline; the commands; the tallies of proposals that the commands settled, in the order in which a vote
-first touched them. The first and the last part follow from the state, so an entry that is missing there is
-found like one too many.
+deadline; the commands; the tallies of proposals that the block settled, in the order in which it first
+touched them. The first and the last part follow from the state, so an entry that is missing there is found
+like one too many.
+
+A vote touches its proposal; evidence touches those on which the accused has voted, by number; and the first
+block of an epoch touches all that are open, since the electorate is another.
 
 Open proposals are kept with their votes. Of a finished one there remain its digest (a signed proposal, and so
 the votes on it, must not count a second time), whether it may be executed, and marks of its receipts: some
-200 bytes.
+200 bytes; and in the epoch in which it was approved, what a change of members may rest on.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass, field
 
+from replication.consensus.canonical import canonical_json
 from replication.identity.genesis import Genesis
-from replication.identity.members import MemberSet
 
+from .electorate import Electorate
 from .errors import VerificationError
 from .events import SignedProposal, SignedReceipt, SignedVote, check_close, check_tally, tally_fields
+from .proposals import Approval, OpenProposal
 from .reading import Fields
 from .records import Entry
-from .signatures import SignatureChecker
-from .tally import APPROVED, Tally, TallyRules, is_critical
+from .signatures import CurrentEpoch, SignatureChecker
+from .tally import APPROVED, TallyRules, is_critical
 
 __all__ = ["MAX_RECEIPTS", "Lifecycle"]
 
 MAX_RECEIPTS = 8
 
-# Events by which members and coordinators will change. Until then there is epoch 0 alone.
-_LATER_EVENTS = ("membership", "evidence", "coordinator")
 # What is left of a finished proposal: its number, and below it these bits.
 _APPROVED, _EXECUTED, _FLAGS = 1, 2, 4
-
-
-@dataclass(slots=True)
-class _Open:
-    """A proposal that is still open."""
-
-    id: str
-    number: int
-    proposer: str
-    digest: bytes
-    rules: TallyRules
-    closes_ms: int
-    expires_ms: int
-    votes: dict[str, str] = field(default_factory=dict)
-    revisions: dict[str, int] = field(default_factory=dict)
-
-    def deadline(self) -> tuple[int, str]:
-        """When the cluster acts by itself (0: never), and what it then does; at a tie it expires."""
-        if self.expires_ms and (not self.closes_ms or self.expires_ms <= self.closes_ms):
-            return self.expires_ms, "expired"
-        return self.closes_ms, "window"
 
 
 class Lifecycle:
     """The state of all proposals. Call `begin_block`, `apply` for each of its entries, `end_block`."""
 
-    def __init__(self, genesis: Genesis, members: MemberSet, signatures: SignatureChecker) -> None:
+    def __init__(self, genesis: Genesis, current: CurrentEpoch, signatures: SignatureChecker) -> None:
         self.decisions = {"approved": 0, "rejected": 0, "no_quorum": 0, "expired": 0}
         self.proposals = 0
         self.executed = 0
         self._genesis = genesis
-        self._members = members
+        self._electorate = Electorate(genesis, current, signatures)
         self._signatures = signatures
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenProposal] = {}
         self._deadlines: list[tuple[int, int, str]] = []
         self._digests: dict[bytes, int] = {}
         self._receipts: dict[int, tuple[bytes, ...]] = {}
+        self._approvals: dict[bytes, Approval] = {}
+        self._begins_epoch = False
         self._time_ms = 0
         self._has_commands = False
+        self._caused = False
         self._due: deque[tuple[str, str]] = deque()
         self._touched: dict[str, None] = {}
         self._settled: deque[str] | None = None
@@ -82,11 +66,28 @@ class Lifecycle:
         """How many proposals are open."""
         return len(self._open)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next block."""
+        return self._electorate.members.epoch
+
+    @property
+    def recorded_view(self) -> int:
+        """The highest view of this epoch on record."""
+        return self._electorate.recorded_view
+
+    @property
+    def faulty(self) -> tuple[str, ...]:
+        """Members that are proven faulty."""
+        return tuple(self._electorate.faulty)
+
     def begin_block(self, time_ms: int, *, has_commands: bool) -> None:
         """Find what is due at the time of the new block."""
         self._time_ms = time_ms
         self._has_commands = has_commands
-        self._touched.clear()
+        self._caused = False
+        self._touched = dict.fromkeys(self._open) if self._begins_epoch else {}
+        self._begins_epoch = False
         self._settled = None
         while self._deadlines and self._deadlines[0][0] < time_ms:
             _, _, proposal_id = heapq.heappop(self._deadlines)
@@ -95,20 +96,20 @@ class Lifecycle:
 
     def apply(self, entry: Entry) -> None:
         """Check one entry against the state, and carry it out."""
-        if entry.event_type == "propose":
-            self._propose(entry)
-        elif entry.event_type == "vote":
-            self._vote(entry)
-        elif entry.event_type in ("tally", "expired"):
-            self._tally(entry)
-        elif entry.event_type == "execute":
-            self._execute(entry)
-        else:
-            later = entry.event_type in _LATER_EVENTS
-            known = (
-                "is not yet defined in this format of the record" if later else "is not known, or not here"
-            )
-            raise VerificationError(f"event_type {entry.event_type[:80]!r} {known}")
+        handlers = {
+            "propose": self._propose,
+            "vote": self._vote,
+            "tally": self._tally,
+            "expired": self._tally,
+            "execute": self._execute,
+            "coordinator": self._coordinator,
+            "evidence": self._evidence,
+            "membership": self._membership,
+        }
+        handler = handlers.get(entry.event_type)
+        if handler is None:
+            raise VerificationError(f"event_type {entry.event_type[:80]!r} is not known, or not here")
+        handler(entry)
 
     def end_block(self) -> None:
         """Check that nothing that had to happen in the block is missing."""
@@ -119,6 +120,13 @@ class Lifecycle:
             raise VerificationError(
                 f"{self._settled[0]} was settled by this block's votes, but is not tallied in it"
             )
+        before = self._electorate.advance()
+        if before is not None:
+            after = self._electorate.members
+            for proposal in self._open.values():
+                proposal.move(before, after, self._rules(proposal.action))
+            self._approvals.clear()
+            self._begins_epoch = True
 
     def _propose(self, entry: Entry) -> None:
         self._require_command()
@@ -137,12 +145,14 @@ class Lifecycle:
         if signed.digest in self._digests:
             first = self._digests[signed.digest] // _FLAGS
             raise VerificationError(f"data.digest is that of prop-{first:04d}: a proposal counts once")
-        proposal = _Open(
+        proposal = OpenProposal(
             id=expected,
             number=number,
             proposer=signed.proposer,
+            action=signed.action,
+            evidence=signed.evidence if signed.action == "membership" else None,
             digest=signed.digest,
-            rules=TallyRules.of(self._genesis, self._members, critical=is_critical(signed.action)),
+            rules=self._rules(signed.action),
             closes_ms=self._time_ms + signed.window_ms if signed.window_ms else 0,
             expires_ms=self._time_ms + signed.expiry_ms if signed.expiry_ms else 0,
         )
@@ -151,7 +161,10 @@ class Lifecycle:
         self._digests[signed.digest] = number * _FLAGS
         self._watch(proposal)
 
-    def _watch(self, proposal: _Open) -> None:
+    def _rules(self, action: str) -> TallyRules:
+        return TallyRules.of(self._genesis, self._electorate.members, critical=is_critical(action))
+
+    def _watch(self, proposal: OpenProposal) -> None:
         """Remember when the proposal is due; sweep out the finished ones once they are the most."""
         if len(self._deadlines) > 2 * len(self._open) + 64:
             self._deadlines = [item for item in self._deadlines if item[2] in self._open]
@@ -163,7 +176,7 @@ class Lifecycle:
     def _vote(self, entry: Entry) -> None:
         self._require_command()
         proposal = self._require_open(entry)
-        vote = SignedVote.read(entry, proposal.digest, self._signatures)
+        vote = SignedVote.read(entry.data, entry.actor_id, proposal.digest, self._signatures)
         last = proposal.revisions.get(vote.voter)
         if last is not None and not self._genesis.rules.allow_vote_change:
             raise VerificationError(
@@ -176,6 +189,7 @@ class Lifecycle:
             )
         proposal.votes[vote.voter] = vote.value
         proposal.revisions[vote.voter] = vote.revision
+        proposal.marks[vote.voter] = vote.mark
         self._touched[proposal.id] = None
 
     def _tally(self, entry: Entry) -> None:
@@ -184,7 +198,7 @@ class Lifecycle:
         if cause == "closed":
             self._require_command()
             proposal = self._require_open(entry)
-            check_close(entry, fields, proposal.digest, proposal.proposer, self._signatures)
+            check_close(entry, fields, proposal.digest, proposal.proposer, self.epoch, self._signatures)
         elif cause == "settled":
             self._take_settled(entry)
             proposal = self._require_open(entry)
@@ -193,13 +207,18 @@ class Lifecycle:
             proposal = self._require_open(entry)
         self._decide(proposal, fields, cause)
 
-    def _decide(self, proposal: _Open, fields: Fields, cause: str) -> None:
-        tally = Tally.count(proposal.votes, self._members)
-        decision = check_tally(fields, proposal.digest, proposal.votes, tally, proposal.rules)
+    def _decide(self, proposal: OpenProposal, fields: Fields, cause: str) -> None:
+        faulty = self._electorate.faulty
+        tally = proposal.count(self._electorate.members, faulty)
+        excluded = {voter: faulty[voter] for voter in proposal.votes if voter in faulty}
+        decision = check_tally(fields, proposal.digest, proposal.votes, excluded, tally, proposal.rules)
         self.decisions["expired" if cause == "expired" else decision] += 1
         del self._open[proposal.id]
         if decision == APPROVED:
             self._digests[proposal.digest] |= _APPROVED
+            if proposal.evidence is not None:
+                change = canonical_json(proposal.evidence)
+                self._approvals[proposal.digest] = Approval(proposal.id, change, tally.approve_count)
 
     def _execute(self, entry: Entry) -> None:
         self._require_command()
@@ -222,7 +241,32 @@ class Lifecycle:
             self.executed += 1
         self._receipts[number] = (*receipts, receipt.mark)
 
-    def _require_open(self, entry: Entry) -> _Open:
+    def _coordinator(self, entry: Entry) -> None:
+        self._require_command()
+        self._electorate.coordinator(entry)
+
+    def _evidence(self, entry: Entry) -> None:
+        self._require_command()
+        evidence = self._electorate.evidence(entry)
+        if evidence.votes is None:
+            if entry.proposal_id:
+                raise VerificationError("proposal_id must be empty: the evidence is about statements")
+        else:
+            proposal = self._require_open(entry)
+            first, accused = evidence.votes[0], evidence.accused
+            if evidence.digest != proposal.digest or proposal.marks.get(accused) != first.mark:
+                raise VerificationError(f"data.first is not the vote of {accused} on {proposal.id} on record")
+        for proposal in self._open.values():
+            if evidence.accused in proposal.votes:
+                self._touched[proposal.id] = None
+
+    def _membership(self, entry: Entry) -> None:
+        if self._caused:
+            raise VerificationError("a change of members must be the only command of its block")
+        self._require_command()
+        self._electorate.membership(entry, self._time_ms, self._approvals.get)
+
+    def _require_open(self, entry: Entry) -> OpenProposal:
         proposal = self._open.get(entry.proposal_id)
         if proposal is None:
             raise VerificationError(f"proposal_id {entry.proposal_id[:80]!r} does not name an open proposal")
@@ -233,6 +277,9 @@ class Lifecycle:
         self._require_due_done("the commands begin")
         if self._settled is not None:
             raise VerificationError("a command's entry stands after the tallies that end a block")
+        if self._electorate.is_ending:
+            raise VerificationError("the block has changed the members, so no other command may be in it")
+        self._caused = True
         if not self._has_commands:
             raise VerificationError(
                 "the block's commands_root is that of no commands, so nothing can have caused this"
@@ -272,5 +319,5 @@ class Lifecycle:
         return deque(
             proposal.id
             for proposal in touched
-            if Tally.count(proposal.votes, self._members).settled(proposal.rules) is not None
+            if proposal.is_settled(self._electorate.members, self._electorate.faulty)
         )

@@ -98,6 +98,10 @@ class Fields:
         self._values: dict[str, object] = value
         self._path = f"{path}." if path else ""
 
+    def has(self, key: str) -> bool:
+        """Whether an optional key, one that the caller let in, is there."""
+        return key in self._values
+
     def raw(self, key: str) -> object:
         """The value as it is, for a caller that compares or checks it itself."""
         return self._values[key]

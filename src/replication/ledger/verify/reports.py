@@ -17,6 +17,7 @@ class ExportReport:
     A record that ends earlier than the cluster's is still whole: compare `height` and `block_hash` with what
     the nodes, or a record seen before, say. `decisions` counts by "approved", "rejected", "no_quorum" and
     "expired"; `events` by event type. `signatures` is how many were verified (one for all votes of a ballot).
+    `epoch` is that of the next block, `faulty` are the members of it that are proven faulty.
     """
 
     cluster_id: bytes
@@ -33,6 +34,8 @@ class ExportReport:
     executed: int
     decisions: Mapping[str, int]
     events: Mapping[str, int]
+    epoch: int = 0
+    faulty: tuple[str, ...] = ()
 
     @property
     def head(self) -> bytes:
@@ -42,7 +45,8 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class CertificateReport:
-    """A decision that verified. `votes` are those that count, in order; `signers` committed the block."""
+    """A decision that verified. `votes` are those on record when it was taken, in order, as they were signed;
+    those of the `excluded`, who are proven faulty, count as abstentions. `signers` committed the block."""
 
     cluster_id: bytes
     proposal_id: str
@@ -60,6 +64,8 @@ class CertificateReport:
     tally_sequence: int
     signers: tuple[str, ...]
     signatures: int
+    epoch: int = 0
+    excluded: tuple[str, ...] = ()
 
     @property
     def authorises(self) -> bool:

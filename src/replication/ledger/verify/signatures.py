@@ -7,31 +7,33 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from replication.identity import keys
-from replication.identity.genesis import Genesis
 from replication.identity.members import MemberSet
 
 from .errors import VerificationError
 
-__all__ = ["MembersAt", "SignatureChecker", "genesis_members"]
+__all__ = ["CurrentEpoch", "MembersAt", "SignatureChecker"]
 
 MembersAt = Callable[[int], MemberSet]
-"""From an epoch to its members; raises `VerificationError` for an epoch that the record has not reached."""
+"""From an epoch to its members; raises `VerificationError` for one that is not there, or does not count."""
 
 # Votes of one ballot share one signature. Ballots that are still coming in are few; this bounds memory only.
 _BALLOTS_REMEMBERED = 4096
 
 
-def genesis_members(genesis: Genesis) -> MembersAt:
-    """The members of epoch 0: the only one, as long as the record has no event that begins another."""
+class CurrentEpoch:
+    """The members of the epoch that a record has reached. What is signed must be signed for this one."""
 
-    def members_at(epoch: int) -> MemberSet:
-        if epoch != genesis.members.epoch:
-            raise VerificationError(
-                f"epoch {epoch} has not begun: nothing has ended epoch {genesis.members.epoch}"
-            )
-        return genesis.members
+    def __init__(self, members: MemberSet) -> None:
+        self.members = members
 
-    return members_at
+    def __call__(self, epoch: int) -> MemberSet:
+        """The members, if this is the current epoch."""
+        current = self.members.epoch
+        if epoch > current:
+            raise VerificationError(f"epoch {epoch} has not begun: nothing has ended epoch {current}")
+        if epoch < current:
+            raise VerificationError(f"epoch {epoch} is over: this is epoch {current}")
+        return self.members
 
 
 class SignatureChecker:

@@ -7,7 +7,7 @@ more approving than rejecting weight, and f + 1 approving heads. All else with a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -77,11 +77,12 @@ class Tally:
     abstain_weight: int = 0
 
     @classmethod
-    def count(cls, votes: Mapping[str, str], members: MemberSet) -> Tally:
-        """Count votes (voter to value); every voter is a member."""
+    def count(cls, votes: Mapping[str, str], members: MemberSet, excluded: Container[str] = ()) -> Tally:
+        """Count votes (voter to value); every voter is a member. Votes of the excluded are abstentions."""
         heads = dict.fromkeys(VOTE_VALUES, 0)
         weights = dict.fromkeys(VOTE_VALUES, 0)
-        for voter, value in votes.items():
+        for voter, signed in votes.items():
+            value = "abstain" if voter in excluded else signed
             heads[value] += 1
             weights[value] += members.members[members.index_of(voter)].weight
         return cls(*heads.values(), *weights.values())
