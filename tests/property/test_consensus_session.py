@@ -25,6 +25,7 @@ from replication.consensus.errors import AlreadyVotedError, ProposalLimitError, 
 A, R, N = VoteValue.APPROVE, VoteValue.REJECT, VoteValue.ABSTAIN
 ACTIONS = ["quarantine", "terminate", "escalate", "reboot"]
 MAX_ACTIVE = 3
+NUMBERS = st.integers(0, 2) | st.integers(0, 50)
 
 
 @dataclass
@@ -42,17 +43,24 @@ class ModelProposal:
 class SessionMachine(RuleBasedStateMachine):
     """Any sequence of requests: the session answers and shows what the model says."""
 
-    @initialize(weights=st.lists(st.sampled_from([1, 1, 2, 5]), min_size=1, max_size=5), change=st.booleans())
-    def start(self, weights: list[int], change: bool) -> None:
+    @initialize(
+        weights=st.lists(st.sampled_from([1, 1, 2, 5]), min_size=1, max_size=5),
+        change=st.booleans(),
+        lifetime=st.sampled_from([0, 0, 8]),
+    )
+    def start(self, weights: list[int], change: bool, lifetime: int) -> None:
         self.clock = Clock(100)
         self.change = change
+        self.lifetime = lifetime
         self.weights = {"abcde"[number]: weight for number, weight in enumerate(weights)}
         self.proposals: list[ModelProposal] = []
         self.events = 0
         self.session = ConsensusProtocol(
             self.weights,
             weights=self.weights,
-            config=ConsensusConfig(allow_vote_change=change, max_active_proposals=MAX_ACTIVE),
+            config=ConsensusConfig(
+                default_expiry_seconds=lifetime, allow_vote_change=change, max_active_proposals=MAX_ACTIVE
+            ),
             clock=self.clock,
         )
 
@@ -84,7 +92,7 @@ class SessionMachine(RuleBasedStateMachine):
         return "approved" if approved and in_favour > against and len(approving) > faulty else "rejected"
 
     def pick(self, number: int) -> tuple[str, ModelProposal]:
-        index = number % len(self.proposals)
+        index = len(self.proposals) - 1 - number % len(self.proposals)  # the newest first: they are open
         return f"prop-{index + 1:04d}", self.proposals[index]
 
     # -- requests
@@ -108,13 +116,14 @@ class SessionMachine(RuleBasedStateMachine):
                 self.session.propose("a", action, expiry_seconds=lifetime)
             return
         proposal_id = self.session.propose("a", action, expiry_seconds=lifetime)
-        self.proposals.append(ModelProposal(action, int(self.clock.now) + lifetime if lifetime else None))
+        seconds = self.lifetime if lifetime is None else lifetime
+        self.proposals.append(ModelProposal(action, int(self.clock.now) + seconds if seconds else None))
         self.events += 1
         assert proposal_id == f"prop-{len(self.proposals):04d}"
 
     @precondition(lambda self: self.proposals)
     @rule(
-        number=st.integers(0, 50),
+        number=NUMBERS,
         voter=st.integers(0, 4),
         value=st.sampled_from([A, A, R, R, N]),
         ticks=st.integers(0, 2),
@@ -122,6 +131,9 @@ class SessionMachine(RuleBasedStateMachine):
     def vote(self, number: int, voter: int, value: VoteValue, ticks: int) -> None:
         self.clock.now += ticks
         self.expire()
+        self.cast(number, voter, value)
+
+    def cast(self, number: int, voter: int, value: VoteValue) -> None:
         proposal_id, proposal = self.pick(number)
         voter_id = list(self.weights)[voter % len(self.weights)]
         refusal: type[Exception] | None = None
@@ -138,7 +150,15 @@ class SessionMachine(RuleBasedStateMachine):
         self.events += 1
 
     @precondition(lambda self: self.proposals)
-    @rule(number=st.integers(0, 50), ticks=st.integers(0, 2))
+    @rule(number=NUMBERS, value=st.sampled_from([A, A, R]))
+    def all_others_vote(self, number: int, value: VoteValue) -> None:
+        _, proposal = self.pick(number)
+        for voter, voter_id in enumerate(self.weights):
+            if voter_id not in proposal.votes:
+                self.cast(number, voter, value)
+
+    @precondition(lambda self: self.proposals)
+    @rule(number=NUMBERS, ticks=st.integers(0, 2))
     def tally(self, number: int, ticks: int) -> None:
         self.clock.now += ticks
         self.expire()
@@ -153,7 +173,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert result.hash_chain_valid
 
     @precondition(lambda self: self.proposals)
-    @rule(number=st.integers(0, 50))
+    @rule(number=NUMBERS)
     def execute(self, number: int) -> None:
         proposal_id, proposal = self.pick(number)
         possible = proposal.status == "decided" and proposal.decision == "approved"
