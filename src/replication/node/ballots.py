@@ -313,6 +313,7 @@ class Ballots:
             self._key.sign, self._cluster_id, self._members.epoch, voter=self._member, votes=items
         )
         digest = command_digest(raw)
+        self._revive(digest)
         self._ballots[digest] = _Ballot(raw, items, now_ms, now_ms + FIRST_LOOK_MS)
         for item in items:
             vote = self._votes[item.proposal_digest]
@@ -320,6 +321,15 @@ class Ballots:
             vote.is_refused = False
             self._wake(item.proposal_digest, vote)
         return raw
+
+    def _revive(self, ballot_digest: bytes) -> None:
+        """Signatures are deterministic: the same votes make the same ballot again. It is not one that can
+        go."""
+        for digest in self._dormant.pop(ballot_digest, ()):
+            self._votes[digest].dormant = b""
+        for unwanted in (self.withdrawn, self.settled):
+            if ballot_digest in unwanted:
+                unwanted.remove(ballot_digest)
 
     def _separate(self, ballot_digest: bytes, now_ms: int) -> None:
         """Take a ballot apart: what can count goes again at once, what may come goes apart from it, what did

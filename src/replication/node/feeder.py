@@ -278,11 +278,12 @@ class Feeder:
         if self._unseen:
             seen, self._unseen = self._unseen, []
             self._voter.seen(seen, self._replica.head.time_ms)
-        if self._ballots.is_ready and not self._replica.muted:
-            for ballot in self._ballots.take(now_ms):
-                self._submit_ballot(batch, ballot, now_ms)
+        may_sign = self._ballots.is_ready and not self._replica.muted
+        ballots = self._ballots.take(now_ms) if may_sign else []
         self._replica.withdraw(_take(self._ballots.withdrawn))
         batch.withdrawn += _take(self._ballots.settled)
+        for ballot in ballots:
+            self._submit_ballot(batch, ballot, now_ms)
 
     def _submit_ballot(self, batch: Batch, ballot: bytes, now_ms: int) -> None:
         """A new ballot has to be on disk in any case: the one that held its votes before may be forgotten."""

@@ -28,11 +28,13 @@ class Recorder:
         self._journal = journal
 
     def write(self, items: Sequence[Persist[BlockExecution]], withdrawn: Sequence[bytes] = ()) -> None:
-        """Make `items` durable, in order; after that the journal may forget the `withdrawn` commands
-        (digests).
+        """Make `items` durable, in order. The journal may forget the `withdrawn` commands (digests), in the
+        same append as the first items or a later one; an item may bring one of them back.
 
         Raises StorageError when a write failed: what was to be sent must not be.
         """
+        if withdrawn:
+            self._journal.settle(0, withdrawn)
         run: list[JournalItem] = []
         for item in items:
             if isinstance(item, ApplyBlock):
@@ -43,8 +45,6 @@ class Recorder:
             else:
                 run.append(item)
         self._append(run)
-        if withdrawn:
-            self._journal.settle(0, withdrawn)
 
     def _append(self, run: list[JournalItem]) -> None:
         if run:

@@ -216,7 +216,11 @@ class Voter:
 
     def _consider_early(self, raw: bytes, command: ProposalCommand, head_ms: int) -> None:
         digest = command.digest(self._genesis.cluster_id)
-        if digest in self._stands or digest in self.ballots:
+        if digest in self._stands:
+            self.ballots.came_up(digest)
+            return
+        if digest in self.ballots:  # voted on before a restart
+            self._expect(digest, raw, command)
             self.ballots.came_up(digest)
             return
         if not head_ms - FRESH_MS <= command.created_ms <= self._clock() + MAX_AHEAD_MS:
@@ -225,12 +229,16 @@ class Voter:
             return
         if self._application.verdict(raw) is not None:
             return  # committed already, or refused for good
+        self._expect(digest, raw, command)
+        evidence = json.loads(command.evidence)
+        self._ask(digest, self._incident(command, evidence, command.created_ms))
+
+    def _expect(self, digest: bytes, raw: bytes, command: ProposalCommand) -> None:
+        """Remember a proposal that is not committed."""
         stand = _Stand(command.proposer, offer=command_digest(raw), created_ms=command.created_ms)
         self._stands[digest] = stand
         self._offers[stand.offer] = digest
         self._early[command.proposer] += 1
-        evidence = json.loads(command.evidence)
-        self._ask(digest, self._incident(command, evidence, command.created_ms))
 
     def _opened(self, proposal_id: str, digest: bytes, created_ms: int) -> None:
         """A proposal is committed, and open unless the same block has decided it."""
