@@ -32,9 +32,11 @@ from replication.cli import bench as bench_command
 from replication.cli import certificate as certificate_commands
 from replication.cli import close as close_command
 from replication.cli import demo as demo_command
+from replication.cli import evidence as evidence_command
 from replication.cli import execute as execute_command
 from replication.cli import history as history_command
 from replication.cli import init as init_command
+from replication.cli import members as members_commands
 from replication.cli import node as node_command
 from replication.cli import proposals as proposals_commands
 from replication.cli import propose as propose_command
@@ -76,6 +78,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 audit_app = typer.Typer(help="The replicated audit record.", no_args_is_help=True)
+members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
 
 CLUSTER, VOTING, RECORD, TOOLS = "A cluster", "Voting", "The record", "Trying it out"
 
@@ -100,6 +103,15 @@ app.add_typer(audit_app, name="audit", rich_help_panel=RECORD)
 audit_app.command("log")(with_connection(audit_commands.log))
 audit_app.command("export")(with_connection(audit_commands.export))
 audit_app.command("verify")(audit_commands.verify)
+app.command("evidence", rich_help_panel=RECORD)(with_connection(evidence_command.evidence))
+app.add_typer(members_app, name="members", rich_help_panel=CLUSTER)
+members_app.command("list")(with_connection(members_commands.listing))
+members_app.command("key")(members_commands.key)
+members_app.command("add")(with_connection(members_commands.add))
+members_app.command("remove")(with_connection(members_commands.remove))
+members_app.command("replace")(with_connection(members_commands.replace))
+members_app.command("reweight")(with_connection(members_commands.reweight))
+members_app.command("apply")(with_connection(members_commands.apply))
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
 app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)
 

@@ -39,6 +39,7 @@ from replication.client.model import (
     EntryPage,
     ExecutionOutcome,
     HistoryItem,
+    Membership,
     Proposal,
     ProposalStatus,
     Summary,
@@ -338,19 +339,58 @@ class AsyncClient:
         from_sequence: int = 0,
         page_size: int = DEFAULT_PAGE_SIZE,
         *,
+        event_type: str = "",
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         node: str | None = None,
     ) -> EntryPage:
-        """One page of audit entries in order, from a sequence number on.
+        """One page of audit entries in order, from a sequence number on; with `event_type`, only such.
 
         The page after the last one is empty.
         """
         start = arguments.count(from_sequence, "from_sequence")
-        request = audit.ListEntriesRequest(from_sequence=start, page_size=arguments.page_size(page_size))
+        request = audit.ListEntriesRequest(
+            from_sequence=start,
+            page_size=arguments.page_size(page_size),
+            event_type=arguments.text(event_type, "event_type"),
+        )
         response = await self._transport.unary(
             lambda stubs: stubs.audit.ListEntries, request, timeout_seconds, node=node
         )
-        return convert.entry_page(response, start)
+        return convert.entry_page(response, start, event_type)
+
+    async def members(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> Membership:
+        """The members of the current epoch, with their keys, and who is proven faulty."""
+        response = await self._transport.unary(
+            lambda stubs: stubs.cluster.ListMembers, cluster.ListMembersRequest(), timeout_seconds, node=node
+        )
+        return convert.membership(response)
+
+    async def change_members(
+        self,
+        proposal_id: str,
+        *,
+        request_id: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> int:
+        """Carry out the change of members that an approved proposal holds; returns the epoch that it began.
+
+        Raises `ConflictError` when the proposal is not approved by enough voters, or the change cannot be
+        made.
+        """
+        request = cluster.ChangeMembersRequest(
+            request_id=request_id or new_request_id(), proposal_id=arguments.text(proposal_id, "proposal_id")
+        )
+        response = await self._transport.unary(
+            lambda stubs: stubs.cluster.ChangeMembers,
+            request,
+            timeout_seconds,
+            route=Route.UNTIL_SENT,
+            node=node,
+        )
+        return response.epoch
 
     async def audit_head(
         self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None

@@ -30,6 +30,7 @@ from replication.client.model import (
     EntryPage,
     ExecutionOutcome,
     HistoryItem,
+    Membership,
     Proposal,
     ProposalStatus,
     Summary,
@@ -234,12 +235,36 @@ class Client:
         from_sequence: int = 0,
         page_size: int = 100,
         *,
+        event_type: str = "",
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         node: str | None = None,
     ) -> EntryPage:
         """See `AsyncClient.audit_entries`."""
         return self._run(
-            self._client.audit_entries(from_sequence, page_size, timeout_seconds=timeout_seconds, node=node)
+            self._client.audit_entries(
+                from_sequence, page_size, event_type=event_type, timeout_seconds=timeout_seconds, node=node
+            )
+        )
+
+    def members(
+        self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
+    ) -> Membership:
+        """See `AsyncClient.members`."""
+        return self._run(self._client.members(timeout_seconds=timeout_seconds, node=node))
+
+    def change_members(
+        self,
+        proposal_id: str,
+        *,
+        request_id: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> int:
+        """See `AsyncClient.change_members`."""
+        return self._run(
+            self._client.change_members(
+                proposal_id, request_id=request_id, timeout_seconds=timeout_seconds, node=node
+            )
         )
 
     def audit_head(

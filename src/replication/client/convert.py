@@ -25,6 +25,8 @@ from replication.client.model import (
     EntryPage,
     ExecutionOutcome,
     HistoryItem,
+    MemberInfo,
+    Membership,
     MemberState,
     Proposal,
     ProposalStatus,
@@ -46,6 +48,7 @@ __all__ = [
     "cluster_status",
     "entry_page",
     "history_item",
+    "membership",
     "out_of_order",
     "outcome_to_wire",
     "proposal",
@@ -232,12 +235,18 @@ def audit_entry(message: model_pb2.AuditEntry) -> AuditEntry:
     )
 
 
-def entry_page(message: audit_service_pb2.ListEntriesResponse, from_sequence: int) -> EntryPage:
-    """A page of entries, which must be the ones asked for, without gaps."""
+def entry_page(
+    message: audit_service_pb2.ListEntriesResponse, from_sequence: int, event_type: str = ""
+) -> EntryPage:
+    """A page of entries, which must be the ones asked for, without gaps (all those of one type, in order)."""
     entries = tuple(audit_entry(item) for item in message.entries)
-    for expected, entry in enumerate(entries, start=from_sequence):
-        if entry.sequence != expected:
+    expected = from_sequence
+    for entry in entries:
+        if entry.sequence < expected or (entry.sequence > expected and not event_type):
             raise out_of_order(entry.sequence, expected)
+        if event_type and entry.event_type != event_type:
+            raise ResponseError(_text("entry.event_type", f"is {entry.event_type!r:.40}, not {event_type}"))
+        expected = entry.sequence + 1
     return EntryPage(entries, message.audit_size)
 
 
@@ -290,6 +299,23 @@ def cluster_status(message: cluster_service_pb2.GetStatusResponse) -> ClusterSta
         ),
         version=message.version,
     )
+
+
+def membership(message: cluster_service_pb2.ListMembersResponse) -> Membership:
+    """The members of the current epoch."""
+    members = tuple(
+        MemberInfo(
+            id=_named(item.id, "member.id"),
+            address=item.address,
+            public_key=_digest(item.public_key, "member.public_key"),
+            weight=item.weight,
+            incarnation=_digest(item.incarnation, "member.incarnation") if item.incarnation else b"",
+            faulty=item.faulty,
+            evidence_sequence=item.evidence_sequence,
+        )
+        for item in message.members
+    )
+    return Membership(message.epoch, message.base_height, members)
 
 
 def out_of_order(sequence: int, expected: int) -> ResponseError:

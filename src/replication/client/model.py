@@ -28,7 +28,9 @@ __all__ = [
     "EntryPage",
     "ExecutionOutcome",
     "HistoryItem",
+    "MemberInfo",
     "MemberState",
+    "Membership",
     "Proposal",
     "ProposalStatus",
     "Receipt",
@@ -290,6 +292,33 @@ class ClusterStatus:
     def member(self, member_id: str) -> MemberState | None:
         """What the node says about one member, None if it does not list it."""
         return next((member for member in self.members if member.id == member_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """One member as the record knows it.
+
+    `incarnation` is the nonce of the disk it was let back in with, empty for its first. `faulty` members
+    have been proven to contradict themselves, by the audit entry `evidence_sequence`; their votes count as
+    abstentions.
+    """
+
+    id: str
+    address: str
+    public_key: bytes
+    weight: int
+    incarnation: bytes
+    faulty: bool
+    evidence_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The members of the current epoch, in the order in which they coordinate."""
+
+    epoch: int
+    base_height: int
+    members: tuple[MemberInfo, ...]
 
 
 def to_json(value: Any) -> Any:

@@ -47,6 +47,7 @@ _READERS: Final = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUT
 _OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
 _EXECUTORS: Final = _OPERATORS | {Role.EXECUTOR}
 _NODES: Final = frozenset({Role.NODE})
+_ADMINS: Final = frozenset({Role.ADMIN})
 
 
 def _rows(service: str, roles: frozenset[Role], methods: str) -> dict[str, frozenset[Role]]:
@@ -60,7 +61,8 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         **_rows("replication.v1.VotingService", _READERS, "GetProposal ListProposals Watch GetHistory"),
         **_rows("replication.v1.VotingService", _READERS, "GetAgreement GetBlocs GetSummary GetCertificate"),
         **_rows("replication.v1.AuditService", _READERS, "ListEntries GetHead VerifyChain ExportChain"),
-        **_rows("replication.v1.ClusterService", _READERS, "GetStatus"),
+        **_rows("replication.v1.ClusterService", _READERS, "GetStatus ListMembers"),
+        **_rows("replication.v1.ClusterService", _ADMINS, "ChangeMembers"),
         **_rows("replication.v1.PeerService", _NODES, "Exchange FetchBlocks"),
         **_rows("grpc.health.v1.Health", _READERS, "Check Watch"),
         **_rows("grpc.reflection.v1alpha.ServerReflection", _READERS, "ServerReflectionInfo"),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from replication.v1 import model_pb2 as replication_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"replication/v1/audit_service.proto\x12\x0ereplication.v1\x1a\x1areplication/v1/model.proto\">\n\x12ListEntriesRequest\x12\x15\n\rfrom_sequence\x18\x01 \x01(\x04\x12\x11\n\tpage_size\x18\x02 \x01(\r\"V\n\x13ListEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.replication.v1.AuditEntry\x12\x12\n\naudit_size\x18\x02 \x01(\x04\"\x10\n\x0eGetHeadRequest\"]\n\x0fGetHeadResponse\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x12\n\nblock_hash\x18\x02 \x01(\x0c\x12\x12\n\naudit_size\x18\x03 \x01(\x04\x12\x12\n\naudit_head\x18\x04 \x01(\t\"\x14\n\x12VerifyChainRequest\"m\n\x13VerifyChainResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x12\n\naudit_size\x18\x03 \x01(\x04\x12\x12\n\naudit_head\x18\x04 \x01(\t\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x14\n\x12\x45xportChainRequest\"$\n\x13\x45xportChainResponse\x12\r\n\x05lines\x18\x01 \x03(\t2\xe4\x02\n\x0c\x41uditService\x12V\n\x0bListEntries\x12\".replication.v1.ListEntriesRequest\x1a#.replication.v1.ListEntriesResponse\x12J\n\x07GetHead\x12\x1e.replication.v1.GetHeadRequest\x1a\x1f.replication.v1.GetHeadResponse\x12V\n\x0bVerifyChain\x12\".replication.v1.VerifyChainRequest\x1a#.replication.v1.VerifyChainResponse\x12X\n\x0b\x45xportChain\x12\".replication.v1.ExportChainRequest\x1a#.replication.v1.ExportChainResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"replication/v1/audit_service.proto\x12\x0ereplication.v1\x1a\x1areplication/v1/model.proto\"R\n\x12ListEntriesRequest\x12\x15\n\rfrom_sequence\x18\x01 \x01(\x04\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\nevent_type\x18\x03 \x01(\t\"V\n\x13ListEntriesResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.replication.v1.AuditEntry\x12\x12\n\naudit_size\x18\x02 \x01(\x04\"\x10\n\x0eGetHeadRequest\"]\n\x0fGetHeadResponse\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x12\n\nblock_hash\x18\x02 \x01(\x0c\x12\x12\n\naudit_size\x18\x03 \x01(\x04\x12\x12\n\naudit_head\x18\x04 \x01(\t\"\x14\n\x12VerifyChainRequest\"m\n\x13VerifyChainResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x12\n\naudit_size\x18\x03 \x01(\x04\x12\x12\n\naudit_head\x18\x04 \x01(\t\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x14\n\x12\x45xportChainRequest\"$\n\x13\x45xportChainResponse\x12\r\n\x05lines\x18\x01 \x03(\t2\xe4\x02\n\x0c\x41uditService\x12V\n\x0bListEntries\x12\".replication.v1.ListEntriesRequest\x1a#.replication.v1.ListEntriesResponse\x12J\n\x07GetHead\x12\x1e.replication.v1.GetHeadRequest\x1a\x1f.replication.v1.GetHeadResponse\x12V\n\x0bVerifyChain\x12\".replication.v1.VerifyChainRequest\x1a#.replication.v1.VerifyChainResponse\x12X\n\x0b\x45xportChain\x12\".replication.v1.ExportChainRequest\x1a#.replication.v1.ExportChainResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,21 +33,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'replication.v1.audit_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTENTRIESREQUEST']._serialized_start=82
-  _globals['_LISTENTRIESREQUEST']._serialized_end=144
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=146
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=232
-  _globals['_GETHEADREQUEST']._serialized_start=234
-  _globals['_GETHEADREQUEST']._serialized_end=250
-  _globals['_GETHEADRESPONSE']._serialized_start=252
-  _globals['_GETHEADRESPONSE']._serialized_end=345
-  _globals['_VERIFYCHAINREQUEST']._serialized_start=347
-  _globals['_VERIFYCHAINREQUEST']._serialized_end=367
-  _globals['_VERIFYCHAINRESPONSE']._serialized_start=369
-  _globals['_VERIFYCHAINRESPONSE']._serialized_end=478
-  _globals['_EXPORTCHAINREQUEST']._serialized_start=480
-  _globals['_EXPORTCHAINREQUEST']._serialized_end=500
-  _globals['_EXPORTCHAINRESPONSE']._serialized_start=502
-  _globals['_EXPORTCHAINRESPONSE']._serialized_end=538
-  _globals['_AUDITSERVICE']._serialized_start=541
-  _globals['_AUDITSERVICE']._serialized_end=897
+  _globals['_LISTENTRIESREQUEST']._serialized_end=164
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=166
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=252
+  _globals['_GETHEADREQUEST']._serialized_start=254
+  _globals['_GETHEADREQUEST']._serialized_end=270
+  _globals['_GETHEADRESPONSE']._serialized_start=272
+  _globals['_GETHEADRESPONSE']._serialized_end=365
+  _globals['_VERIFYCHAINREQUEST']._serialized_start=367
+  _globals['_VERIFYCHAINREQUEST']._serialized_end=387
+  _globals['_VERIFYCHAINRESPONSE']._serialized_start=389
+  _globals['_VERIFYCHAINRESPONSE']._serialized_end=498
+  _globals['_EXPORTCHAINREQUEST']._serialized_start=500
+  _globals['_EXPORTCHAINREQUEST']._serialized_end=520
+  _globals['_EXPORTCHAINRESPONSE']._serialized_start=522
+  _globals['_EXPORTCHAINRESPONSE']._serialized_end=558
+  _globals['_AUDITSERVICE']._serialized_start=561
+  _globals['_AUDITSERVICE']._serialized_end=917
 # @@protoc_insertion_point(module_scope)

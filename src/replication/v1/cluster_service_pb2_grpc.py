@@ -39,6 +39,16 @@ class ClusterServiceStub(object):
                 request_serializer=replication_dot_v1_dot_cluster__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=replication_dot_v1_dot_cluster__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/replication.v1.ClusterService/ListMembers',
+                request_serializer=replication_dot_v1_dot_cluster__service__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=replication_dot_v1_dot_cluster__service__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.ChangeMembers = channel.unary_unary(
+                '/replication.v1.ClusterService/ChangeMembers',
+                request_serializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersRequest.SerializeToString,
+                response_deserializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -51,6 +61,21 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMembers(self, request, context):
+        """Lists the members of the current epoch with their keys. Role: viewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeMembers(self, request, context):
+        """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
+        caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +83,16 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=replication_dot_v1_dot_cluster__service__pb2.GetStatusRequest.FromString,
                     response_serializer=replication_dot_v1_dot_cluster__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=replication_dot_v1_dot_cluster__service__pb2.ListMembersRequest.FromString,
+                    response_serializer=replication_dot_v1_dot_cluster__service__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'ChangeMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMembers,
+                    request_deserializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersRequest.FromString,
+                    response_serializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +122,60 @@ class ClusterService(object):
             '/replication.v1.ClusterService/GetStatus',
             replication_dot_v1_dot_cluster__service__pb2.GetStatusRequest.SerializeToString,
             replication_dot_v1_dot_cluster__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/replication.v1.ClusterService/ListMembers',
+            replication_dot_v1_dot_cluster__service__pb2.ListMembersRequest.SerializeToString,
+            replication_dot_v1_dot_cluster__service__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/replication.v1.ClusterService/ChangeMembers',
+            replication_dot_v1_dot_cluster__service__pb2.ChangeMembersRequest.SerializeToString,
+            replication_dot_v1_dot_cluster__service__pb2.ChangeMembersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,12 +33,24 @@ class ClusterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetStatusRequest, _cluster_service_pb2.GetStatusResponse]
     """Reports view, quorums and what is known of each member. Role: viewer."""
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.ListMembersRequest, _cluster_service_pb2.ListMembersResponse]
+    """Lists the members of the current epoch with their keys. Role: viewer."""
+    ChangeMembers: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.ChangeMembersRequest, _cluster_service_pb2.ChangeMembersResponse]
+    """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
+    caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetStatusRequest, _cluster_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Reports view, quorums and what is known of each member. Role: viewer."""
+    ListMembers: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.ListMembersRequest, _cluster_service_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists the members of the current epoch with their keys. Role: viewer."""
+    ChangeMembers: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.ChangeMembersRequest, _cluster_service_pb2.ChangeMembersResponse]  # type: ignore[assignment]
+    """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
+    caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
+    """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +60,23 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_service_pb2.GetStatusResponse, _abc.Awaitable[_cluster_service_pb2.GetStatusResponse]]:
         """Reports view, quorums and what is known of each member. Role: viewer."""
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _cluster_service_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_service_pb2.ListMembersResponse, _abc.Awaitable[_cluster_service_pb2.ListMembersResponse]]:
+        """Lists the members of the current epoch with their keys. Role: viewer."""
+
+    @_abc_1.abstractmethod
+    def ChangeMembers(
+        self,
+        request: _cluster_service_pb2.ChangeMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_service_pb2.ChangeMembersResponse, _abc.Awaitable[_cluster_service_pb2.ChangeMembersResponse]]:
+        """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
+        caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

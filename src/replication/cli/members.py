@@ -1,0 +1,193 @@
+"""`acp members`: who the members are, and changing that through the log.
+
+A change is proposed like any other action: a proposal `membership` whose evidence is the change. When 2f+1
+voters have approved it, it is carried out as a block of its own, and the next block begins a new epoch. No
+certificate, the administrator's included, can change members without those votes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from replication.cli.options import Connection, DirectoryOption
+from replication.cli.output import console, note, print_json, show_proposal, table
+
+if TYPE_CHECKING:
+    from replication.client.model import Proposal
+
+__all__ = ["add", "apply", "key", "listing", "remove", "replace", "reweight"]
+
+WaitOption = Annotated[
+    float,
+    typer.Option("--wait", help="Seconds to wait for the votes; 0 only proposes, and `apply` does the rest."),
+]
+DEFAULT_WAIT_SECONDS = 60.0
+
+MemberArgument = Annotated[str, typer.Argument(metavar="ID", help="The member.")]
+AddressOption = Annotated[str, typer.Option(help="HOST:PORT where it is reached.")]
+PublicKeyOption = Annotated[str, typer.Option(help="Its Ed25519 public key, 64 hex digits.")]
+PossessionOption = Annotated[
+    str, typer.Option(help="Its proof of possession, 128 hex digits (`acp members key`).")
+]
+WeightOption = Annotated[int, typer.Option(help="Its voting weight.", min=1)]
+
+
+def listing(options: Connection) -> None:
+    """List the members of the current epoch with their keys."""
+    with options.open() as client:
+        found = client.members(timeout_seconds=options.timeout, node=options.node)
+    if options.json:
+        print_json(found)
+        return
+    rows = [
+        (
+            member.id,
+            member.address,
+            member.weight,
+            member.public_key.hex(),
+            member.incarnation.hex()[:16] or "first",
+            f"proven by entry {member.evidence_sequence}" if member.faulty else "",
+        )
+        for member in found.members
+    ]
+    columns = ("member", "address", ">weight", "public key", "incarnation", "faulty")
+    console().print(table(f"Epoch {found.epoch}, since height {found.base_height}", columns, rows))
+
+
+def key(
+    member_id: MemberArgument,
+    file: Annotated[Path, typer.Option(help="Private key file; made if it is not there.", metavar="FILE")],
+    genesis: Annotated[
+        Path | None, typer.Option(help="The genesis file. Default: that in --dir.", show_default=False)
+    ] = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Make or read a member's private key, and print the public key and proof of possession that `add` asks
+    for.
+
+    Run it on the new member's own host: only what it prints has to travel.
+    """
+    from replication.cli.certificate import load_trusted
+    from replication.identity.keys import SigningKey
+    from replication.identity.members import prove_possession
+
+    trusted = load_trusted(genesis, directory)
+    if not file.exists():
+        SigningKey.generate().save(file)
+        note(f"Made a new key in {file}.")
+    signing_key = SigningKey.load(file)
+    proof = prove_possession(signing_key, member_id, trusted.nonce)
+    print_json({"id": member_id, "public_key": signing_key.public_key.hex(), "possession": proof.hex()})
+
+
+def add(
+    options: Connection,
+    member_id: MemberArgument,
+    address: AddressOption,
+    public_key: PublicKeyOption,
+    possession: PossessionOption,
+    weight: WeightOption = 1,
+    wait: WaitOption = DEFAULT_WAIT_SECONDS,
+) -> None:
+    """Propose a new member, and let it in when the voters have approved."""
+    _change(
+        options,
+        member_id,
+        {"change": "add", "member": _member(member_id, address, public_key, possession, weight)},
+        wait,
+    )
+
+
+def remove(options: Connection, member_id: MemberArgument, wait: WaitOption = DEFAULT_WAIT_SECONDS) -> None:
+    """Propose to remove a member, and remove it when the voters have approved."""
+    _change(options, member_id, {"change": "remove", "id": member_id}, wait)
+
+
+def replace(
+    options: Connection,
+    member_id: MemberArgument,
+    address: AddressOption,
+    public_key: PublicKeyOption,
+    possession: PossessionOption,
+    weight: WeightOption = 1,
+    new_id: Annotated[str, typer.Option(help="Its new id, if that changes.", show_default=False)] = "",
+    wait: WaitOption = DEFAULT_WAIT_SECONDS,
+) -> None:
+    """Propose a new key, address or id for a member's seat, and make the change when the voters have
+    approved."""
+    member = _member(new_id or member_id, address, public_key, possession, weight)
+    _change(options, member_id, {"change": "replace", "id": member_id, "member": member}, wait)
+
+
+def reweight(
+    options: Connection,
+    member_id: MemberArgument,
+    weight: Annotated[int, typer.Argument(help="The new voting weight.", min=1)],
+    wait: WaitOption = DEFAULT_WAIT_SECONDS,
+) -> None:
+    """Propose another voting weight for a member, and make the change when the voters have approved."""
+    _change(options, member_id, {"change": "reweight", "id": member_id, "weight": weight}, wait)
+
+
+def apply(
+    options: Connection,
+    proposal_id: Annotated[str, typer.Argument(metavar="PROPOSAL", help="An approved membership proposal.")],
+) -> None:
+    """Carry out a change of members that is approved already."""
+    with options.open() as client:
+        epoch = client.change_members(proposal_id, timeout_seconds=options.timeout, node=options.node)
+    _tell(options, proposal_id, epoch)
+
+
+def _change(options: Connection, subject: str, change: dict[str, Any], wait_seconds: float) -> None:
+    from replication.errors import CallerError
+
+    window_ms = round(max(wait_seconds, DEFAULT_WAIT_SECONDS) * 1000)
+    with options.open() as client:
+        proposal = client.propose(
+            "membership",
+            subject,
+            change,
+            window_ms=window_ms,
+            expiry_ms=0,
+            wait_for_decision=wait_seconds > 0,
+            timeout_seconds=wait_seconds + options.timeout,
+            node=options.node,
+        )
+        if not proposal.decided:
+            _show_open(options, proposal)
+            return
+        if not proposal.approved:
+            raise CallerError(
+                f"The voters did not approve {proposal.id}: {proposal.decision.value}. Nothing was changed."
+            )
+        epoch = client.change_members(proposal.id, timeout_seconds=options.timeout, node=options.node)
+    _tell(options, proposal.id, epoch)
+
+
+def _show_open(options: Connection, proposal: Proposal) -> None:
+    if options.json:
+        print_json(proposal)
+        return
+    show_proposal(proposal)
+    note(f"When it is approved: acp members apply {proposal.id}")
+
+
+def _tell(options: Connection, proposal_id: str, epoch: int) -> None:
+    if options.json:
+        print_json({"proposal_id": proposal_id, "epoch": epoch})
+    else:
+        note(f"The change of {proposal_id} is on record; epoch {epoch} has begun.")
+
+
+def _member(member_id: str, address: str, public_key: str, possession: str, weight: int) -> dict[str, Any]:
+    return {
+        "id": member_id,
+        "address": address,
+        "public_key": public_key,
+        "possession": possession,
+        "weight": weight,
+    }
