@@ -116,11 +116,13 @@ class Pacemaker:
         return known is not None and known.view >= view
 
     def must_time_out(self, view: int) -> bool:
-        """Whether f + 1 members suspect the coordinator of `view`, or have given up `view` or a later one."""
-        enough = self._members.max_faulty + 1
-        suspecting = sum(suspect.view == view for suspect in self._suspects.values())
-        gone = sum(report.timeout.view >= view for report in self._timeouts.values())
-        return suspecting >= enough or gone >= enough
+        """Whether f + 1 members suspect the coordinator of `view`, or have given up `view` or a later one.
+
+        The two are counted together: who has given up a view complains about it no more.
+        """
+        suspecting = {signer for signer, suspect in self._suspects.items() if suspect.view == view}
+        gone = {signer for signer, report in self._timeouts.items() if report.timeout.view >= view}
+        return len(suspecting | gone) > self._members.max_faulty
 
     def quorum_of_timeouts(self, at_least: int) -> dict[str, TimeoutReport] | None:
         """Reports of a commit quorum for one and the same view, the highest that is not below `at_least`."""

@@ -47,6 +47,9 @@ class Replica(ViewChange[E_]):
         """First input after a restart: take up the view and the block at issue, and repeat what was
         signed."""
         self._now_ms = now_ms
+        if self._signer.state.epoch < self.members.epoch:
+            # The block that ended the epoch was kept, and the crash came before the new epoch's state was.
+            self._signer.begin_epoch(self.members.epoch, self._signer.state.nonce)
         self._restore_view()
         self._pacemaker.entered_ms = now_ms
         self._check_incarnation()
@@ -278,6 +281,7 @@ class Replica(ViewChange[E_]):
         if message.timeout is not None:
             self._check_own(message.timeout)
         self._witnesses.add(sender)
+        self._consider_timeout()
 
     def _check_own(self, item: Statement | Timeout) -> None:
         """Anyone who signed this signs no more: the state that should remember it was rolled back."""
