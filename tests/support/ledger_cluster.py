@@ -33,7 +33,7 @@ from replication.ledger.commands import (
 )
 from replication.ledger.history import MemoryHistory
 from replication.ledger.outcomes import Outcome
-from replication.ledger.verify import ExportReport, verify_export
+from replication.ledger.verify import ExportReport, verify_certificate, verify_export
 from replication.ordering.application import command_digest
 
 __all__ = ["LedgerCluster"]
@@ -237,6 +237,16 @@ class LedgerCluster:
     def record(self) -> SealedRecord:
         """Everything so far."""
         return SealedRecord(self.genesis, self.sealed)
+
+    def check_certificates(self) -> None:
+        """Judge a certificate of every decision so far."""
+        for execution in self.executions:
+            for entry in execution.entries:
+                if entry.event_type in ("tally", "expired"):
+                    text = dumps(self.record.certificate(entry.proposal_id or "")) + b"\n"
+                    report = verify_certificate(text, self.genesis)
+                    assert report.decision == entry.data["decision"]
+                    assert set(report.excluded) == set(entry.data.get("excluded", ()))
 
     def verify(self) -> ExportReport:
         """Judge the export of everything so far."""
