@@ -5,12 +5,12 @@ As `record_factory`: it does what it is told, lies included, and seals everythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
 from typing import Any
 
-from tests.support.record_factory import DraftEntry, Json, RecordFactory, dumps
+from tests.support.record_factory import DraftBlock, DraftEntry, Json, RecordFactory, dumps
 
 from replication.identity import signbytes
 from replication.identity.keys import SigningKey
@@ -25,6 +25,24 @@ class EpochFactory(RecordFactory):
     def __init__(self, n: int = 4, **options: Any) -> None:
         super().__init__(n, **options)
         self._changes: list[Json] = []
+        self._known: dict[str, SigningKey] = {}
+        self._view = 0
+
+    def block(self, after_ms: int = 1000, *, commands: Iterable[bytes] = ()) -> DraftBlock:
+        """Begin the next block, in the view on record, and in the next epoch if the last block ended one."""
+        draft = super().block(after_ms, commands=commands)
+        draft.view = self._view
+        return draft
+
+    def twin(self) -> EpochFactory:
+        """An independent copy of the draft; keys and genesis, which never change, are shared."""
+        keys = (key for block in self.blocks for key in block.keys.values())
+        shared = (*self.keys.values(), *self._known.values(), *keys, self.genesis)
+        return deepcopy(self, {id(item): item for item in shared})
+
+    def known_key(self, member: Json) -> SigningKey:
+        """The key of a member that was described by `new_member`."""
+        return self._known[member["public_key"]]
 
     # ----------------------------------------------------------------------------------- members
 
@@ -41,7 +59,7 @@ class EpochFactory(RecordFactory):
 
     def _new_key(self, name: str) -> SigningKey:
         key = SigningKey.from_seed(sha256(f"epoch factory {name}".encode()).digest())
-        self._known = {**getattr(self, "_known", {}), key.public_key.hex(): key}
+        self._known[key.public_key.hex()] = key
         return key
 
     def approve(self, change: Json, voters: Sequence[str] | None = None) -> str:
@@ -96,6 +114,7 @@ class EpochFactory(RecordFactory):
     def _apply(self, change: Mapping[str, Any]) -> None:
         """Carry out a change; nothing is judged here."""
         self.epoch += 1
+        self._view = 0
         kind, subject = change["change"], change.get("id", "")
         gone = ""
         if kind == "add":
@@ -136,7 +155,7 @@ class EpochFactory(RecordFactory):
             "signature": self.key(signer or member).sign(message).hex(),
             **lies,
         }
-        self.blocks[-1].view = view
+        self.blocks[-1].view = self._view = view
         return self.add("coordinator", "", member, data)
 
     def statement(self, signer: str, phase: str = "prepare", *, key: str = "", **fields: Any) -> Json:

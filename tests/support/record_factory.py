@@ -75,11 +75,13 @@ class DraftBlock:
     """A block to be. `lies` replaces fields of the header before it is hashed; `commands` are any bytes.
 
     `members` are those of its epoch, in order, with their weights; they all sign unless `signers` are named.
+    `keys` are those of that time, where members have got others since.
     """
 
     time_ms: int
     epoch: int = 0
     members: Mapping[str, int] = field(default_factory=dict)
+    keys: dict[str, SigningKey] = field(default_factory=dict)
     entries: list[DraftEntry] = field(default_factory=list)
     view: int = 0
     commands: list[bytes] = field(default_factory=list)
@@ -227,7 +229,7 @@ class RecordFactory:
         self.genesis = parse_genesis(raw)
         self.cluster_id = self.genesis.cluster_id
         self.epoch = 0
-        self.blocks = [DraftBlock(start_ms, 0, dict(self.weights), [self._genesis_entry()])]
+        self.blocks = [DraftBlock(start_ms, members=dict(self.weights), entries=[self._genesis_entry()])]
         self.faulty: dict[str, DraftEntry] = {}
         self.proposals: dict[str, DraftEntry] = {}
         self.votes: dict[str, dict[str, str]] = {}
@@ -247,7 +249,7 @@ class RecordFactory:
         """Begin the next block, this long after the last one."""
         self._begin_epoch()
         time_ms = self.blocks[-1].time_ms + after_ms
-        draft = DraftBlock(time_ms, self.epoch, dict(self.weights), commands=list(commands))
+        draft = DraftBlock(time_ms, self.epoch, dict(self.weights), dict(self.keys), commands=list(commands))
         self.blocks.append(draft)
         return draft
 
@@ -459,7 +461,9 @@ class RecordFactory:
             }
             parent = header_hash(header)
             signers = list(draft.members) if draft.signers is None else draft.signers
-            certificate = self.commit(header, signers=signers, view=draft.view) if height else None
+            certificate = None
+            if height:
+                certificate = self.commit(header, signers=signers, view=draft.view, at=draft.keys)
             sealed.append(SealedBlock(header, parent.hex(), certificate, entries))
         return SealedRecord(self.genesis, sealed)
 
@@ -471,8 +475,10 @@ class RecordFactory:
         view: int = 0,
         phase: str = "commit",
         keys: Mapping[str, str] | None = None,
+        at: Mapping[str, SigningKey] | None = None,
     ) -> Json:
-        """A certificate for a header, by all members unless told; `keys` says who signs in whose name."""
+        """A certificate for a header, by all members unless told; `keys` says who signs in whose name, `at`
+        with which key."""
         block_hash = header_hash(header)
         signatures = []
         for signer in self.ids if signers is None else signers:
@@ -486,7 +492,8 @@ class RecordFactory:
                 signer=signer,
             )
             owner = (keys or {}).get(signer, signer)
-            signatures.append({"signer": signer, "signature": self.key(owner).sign(message).hex()})
+            key = (at or {}).get(owner) or self.key(owner)
+            signatures.append({"signer": signer, "signature": key.sign(message).hex()})
         return {
             "phase": "commit",
             "epoch": header["epoch"],
