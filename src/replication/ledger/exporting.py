@@ -17,37 +17,42 @@ from replication.ordering.certificates import Certificate
 if TYPE_CHECKING:
     from .reading import RecordReading
 
-__all__ = ["EXPORT_FORMAT", "certificate_object", "entry_object", "export_lines", "header_object"]
+__all__ = [
+    "EXPORT_FORMAT",
+    "certificate_object",
+    "entry_object",
+    "export_lines",
+    "export_part",
+    "header_object",
+]
 
 EXPORT_FORMAT: Final = "agent-consensus/audit/1"
 
 Json = dict[str, Any]
 
 
-def export_lines(
-    record: RecordReading, from_height: int = 0, to_height: int | None = None
-) -> Iterator[bytes]:
-    """Yield the lines of an export with their newlines, block by block.
+def export_lines(record: RecordReading) -> Iterator[bytes]:
+    """Yield the lines of an export of the whole record, as it is now, with their newlines."""
+    end = record.totals().height
+    return export_part(record, 0, end, end)
 
-    A caller that reads a record in pieces gives the heights: the first line comes with height 0, the last
-    line with the height that `to_height` names (by default the last one at the time of the call).
+
+def export_part(record: RecordReading, first: int, last: int, end: int) -> Iterator[bytes]:
+    """Yield the lines of the blocks `first` to `last` of an export that reaches to height `end`.
+
+    With block 0 comes the first line of the file, with block `end` its last line. So a record can be
+    exported piece by piece while it grows.
     """
-    end = record.totals().height if to_height is None else to_height
-    last, _ = record.block(end)
-    shape = {"height": end, "audit_size": last.header.audit_size}
-    if from_height == 0:
-        first = {
-            "type": "audit-export",
-            "format": EXPORT_FORMAT,
-            "cluster_id": last.header.cluster_id.hex(),
-            **shape,
-        }
-        yield _line(first)
-    for height in range(from_height, end + 1):
+    top, _ = record.block(end)
+    shape = {"height": end, "audit_size": top.header.audit_size}
+    if first == 0:
+        cluster_id = top.header.cluster_id.hex()
+        yield _line({"type": "audit-export", "format": EXPORT_FORMAT, "cluster_id": cluster_id, **shape})
+    for height in range(first, last + 1):
         yield from block_lines(record, height)
-    yield _line(
-        {"type": "end", **shape, "audit_head": last.header.audit_head.hex(), "block_hash": last.hash.hex()}
-    )
+    if last == end:
+        head = {"audit_head": top.header.audit_head.hex(), "block_hash": top.hash.hex()}
+        yield _line({"type": "end", **shape, **head})
 
 
 def block_lines(record: RecordReading, height: int) -> Iterator[bytes]:

@@ -11,6 +11,10 @@ __all__ = ["Files"]
 class Files:
     """Files by descriptor. Every method raises `OSError` as the system gives it, and does all or says so."""
 
+    def exists(self, path: Path) -> bool:
+        """Whether there is anything at the path, a dangling link included."""
+        return os.path.lexists(path)
+
     def create(self, path: Path) -> int:
         """A new file, 0600, for reading and writing; `FileExistsError` if there is one."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -142,13 +142,14 @@ class SignJournal:
 
         Raises JournalExistsError, or StorageError when the disk refuses.
         """
-        if path.exists():
+        files = files or Files()
+        if files.exists(path):
             raise JournalExistsError(
                 f"{path} exists: it says what {member} has signed, and an empty one in its place would let "
                 f"it sign again. Move it away only to start {member} as an observer that rejoins."
             )
         contents = Contents(state or SignState())
-        journal = cls(path, files or Files(), Heading.make(cluster_id, member), contents)
+        journal = cls(path, files, Heading.make(cluster_id, member), contents)
         with journal._failing("make"):
             journal._rewrite()
         return journal

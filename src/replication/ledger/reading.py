@@ -14,7 +14,7 @@ from replication.identity.genesis import Genesis
 from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
 
-from .exporting import export_lines
+from .exporting import export_lines, export_part
 from .history import OpenProposal, RecordedReceipt, RecordedVote, Totals, read_open, read_receipt, read_vote
 from .proofs import decision_certificate
 from .statistics import Statistics
@@ -220,9 +220,13 @@ class RecordReading(ABC):
             counts.record(each)
         return counts
 
-    def export_lines(self, from_height: int = 0, to_height: int | None = None) -> Iterator[bytes]:
-        """Lines of the export (see `exporting`), read as they are asked for."""
-        return export_lines(self, from_height, to_height)
+    def export_lines(self) -> Iterator[bytes]:
+        """Lines of the export of the whole record (see `exporting`), read as they are asked for."""
+        return export_lines(self)
+
+    def export_part(self, first: int, last: int, end: int) -> Iterator[bytes]:
+        """Lines of the blocks `first` to `last` of an export that reaches to height `end`."""
+        return export_part(self, first, last, end)
 
     def certificate_json(self, proposal_id: str) -> str | None:
         """The certificate of a decision, one line of canonical JSON; None for an unknown or open proposal."""

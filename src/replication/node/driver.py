@@ -178,7 +178,7 @@ class Driver:
         batch = self._feeder.start(self._kept, self._clock())
         self._kept = []
         self._voter.consider_open(
-            (proposal, self._store.entries(proposal.sequence, 1)[0].data["created_ms"])
+            (proposal, self._store.entry(proposal.sequence).data["created_ms"])
             for proposal in self._application.open_proposals()
         )
         await self._carry_out(batch)

@@ -4,7 +4,7 @@
     genesis.json         the cluster's genesis file
     keys/signing.pem     the member's Ed25519 key, 0600
     tls/node.crt, tls/node.key (0600), tls/ca.crt
-    data/                made by the node, 0700: ledger.db, sign-state.json, lock
+    data/                0700: sign.journal (made with the home), ledger.db and lock (made by the node)
     node.pid, node.log   of the running process
     policy.cel.toml      rules of a cel policy, if config.toml names this file
 
@@ -150,9 +150,9 @@ class NodeHome:
         return self.data / "ledger.db"
 
     @property
-    def sign_state(self) -> Path:
-        """What the member signed last."""
-        return self.data / "sign-state.json"
+    def sign_journal(self) -> Path:
+        """What the member has signed. Made with the home: where it is missing, the disk was lost."""
+        return self.data / "sign.journal"
 
     @property
     def lock(self) -> Path:

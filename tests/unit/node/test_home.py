@@ -103,8 +103,8 @@ def test_layout() -> None:
         *("h/config.toml", "h/genesis.json", "h/keys/signing.pem"),
         *("h/tls/node.crt", "h/tls/node.key", "h/tls/ca.crt"),
     }
-    assert [str(path) for path in (home.ledger, home.sign_state, home.lock)] == [
-        *("h/data/ledger.db", "h/data/sign-state.json", "h/data/lock")
+    assert [str(path) for path in (home.ledger, home.sign_journal, home.lock)] == [
+        *("h/data/ledger.db", "h/data/sign.journal", "h/data/lock")
     ]
     assert [str(path) for path in (home.pid, home.log, home.policy)] == [
         *("h/node.pid", "h/node.log", "h/policy.cel.toml")

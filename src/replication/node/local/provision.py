@@ -27,6 +27,7 @@ from replication.identity.keys import SigningKey
 from replication.identity.members import MAX_MEMBERS, Member, prove_possession
 from replication.identity.roles import Role
 from replication.identity.tls import create_authority, issue, write_private
+from replication.ledger.journal import SignJournal
 from replication.node.config import NodeConfig, PolicySettings, split_address, write_config
 from replication.node.policies import load_policy
 
@@ -246,6 +247,8 @@ def _make_home(
         folder.mkdir(mode=0o700)
     (home / "genesis.json").write_bytes(genesis.raw)
     key.save(home / "keys" / "signing.pem")
+    # With the home, not by the node: a node that finds no journal knows that its disk was lost.
+    SignJournal.create(home / "data" / "sign.journal", genesis.cluster_id, member.id).close()
     host, port = split_address(member.address)
     certificate, private = issue(*authority, genesis.cluster_id, Role.NODE, member.id, [host])
     (home / "tls" / "node.crt").write_bytes(certificate)

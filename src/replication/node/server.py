@@ -1,0 +1,250 @@
+"""A node as a process: everything put together on one home, served with mTLS until told to stop.
+
+`run` is what `acp node` calls. It opens the home (which locks it), the journal and the record, and starts the
+driver, the links to the other members and the gRPC server. It comes back with 0 after SIGTERM or SIGINT, and
+raises the error that ended the node otherwise: an `OperatorError` for what a person has to put right, a
+`StorageError` when the disk failed or the record is damaged, an `InvariantError` when something broke that
+must always hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no types
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # ships no types
+
+from replication import __version__
+from replication.identity.members import MemberSet
+from replication.ledger.application import VotingApplication
+from replication.node.access import ACCESS, Gate
+from replication.node.config import Timing
+from replication.node.driver import Driver
+from replication.node.home import OpenedHome, open_home
+from replication.node.listening import ListenError, require_free_port
+from replication.node.logs import configure_logging
+from replication.node.peers import (
+    KEEPALIVE_MS,
+    KEEPALIVE_TIMEOUT_MS,
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION,
+    PeerLinks,
+)
+from replication.node.policies import Policy, load_policy
+from replication.node.services.audit import AuditService
+from replication.node.services.cluster import ClusterService
+from replication.node.services.peer import PeerService
+from replication.node.services.voting import VotingService
+from replication.node.storage import Storage, open_storage
+from replication.ordering.pacemaker import ReplicaSettings
+from replication.v1 import (
+    audit_service_pb2_grpc,
+    cluster_service_pb2_grpc,
+    peer_service_pb2,
+    peer_service_pb2_grpc,
+    voting_service_pb2_grpc,
+)
+
+__all__ = ["run"]
+
+MAX_STREAMS_PER_CONNECTION: Final = 1024
+"""Calls under way on one connection. A client multiplexes; one that needs more opens a second."""
+
+HANDSHAKE_MS: Final = 10_000
+"""How long a connection may take to prove who it is."""
+
+STOP_SECONDS: Final = 2.0
+"""How long calls under way may take to end when the node stops."""
+
+_SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+    # Two processes on one port would each get half of the connections; the second has to fail.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Peers ping at the same rate; faster ones are disconnected.
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+)
+
+_SERVICES: Final = tuple(sorted({path.split("/")[1] for path in ACCESS}))
+
+_log = logging.getLogger(__name__)
+
+
+def run(home: Path) -> int:
+    """Run the node of `home` until it is told to stop; 0 when it ended in good order.
+
+    Raises:
+        OperatorError: the home, its files, keys, certificates, policy or port have to be put right.
+        StorageError: the disk failed, or the record or the journal is damaged.
+        InvariantError: something that must always hold did not; the node has stopped before it did harm.
+    """
+    with open_home(home) as opened:
+        configure_logging(opened.config.log_level, opened.member.id)
+        require_free_port(opened.config.listen)
+        policy = load_policy(opened.config.policy, opened.home.path)
+        with open_storage(opened) as storage:
+            asyncio.run(_serve(opened, policy, storage))
+    return 0
+
+
+async def _serve(opened: OpenedHome, policy: Policy, storage: Storage) -> None:
+    await Node(opened, policy, storage).serve()
+
+
+class Node:
+    """Everything of a running node. Make it on the event loop that is to run it."""
+
+    def __init__(self, opened: OpenedHome, policy: Policy, storage: Storage) -> None:
+        self._opened = opened
+        self._application = VotingApplication(opened.genesis, storage.store)
+        self._links = PeerLinks(hello=self._hello, credentials=_channel_credentials(opened))
+        self._driver = Driver(
+            member=opened.member.id,
+            genesis=opened.genesis,
+            key=opened.signing_key,
+            store=storage.store,
+            journal=storage.journal,
+            journal_state=storage.journal_state,
+            application=self._application,
+            transport=self._links,
+            policy=policy,
+            replica_settings=replica_settings(opened.config.timing),
+        )
+        self._peer_service = PeerService(
+            opened.member.id, opened.genesis.cluster_id, self._members, self._driver
+        )
+        self._health = health.aio.HealthServicer()
+        self._stopping = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Serve until a signal comes, or the driver fails, whose error is raised then."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        server = self._server()
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await self._driver.start()
+            await server.start()
+            self._links.start(self._driver, self._peers())
+            await self._announce()
+            waited: set[asyncio.Future[Any]] = {stopping, self._driver.fatal}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await self._stop(server)
+        if self._driver.fatal.done():
+            self._driver.fatal.result()
+
+    async def _announce(self) -> None:
+        for service in ("", *_SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        status = self._driver.status()
+        _log.info(
+            "%s %s is up at %s: cluster %s, epoch %d, height %d",
+            self._opened.member.id,
+            __version__,
+            self._opened.config.listen,
+            self._opened.genesis.cluster_id.hex(),
+            status.epoch,
+            status.height,
+        )
+
+    async def _stop(self, server: grpc.aio.Server) -> None:
+        """Say no to new work, end what waits, then close. An error here must not hide why the node ends."""
+
+        async def stop_serving() -> None:
+            await server.stop(STOP_SECONDS)
+
+        _log.info("stopping")
+        with contextlib.suppress(Exception):
+            await self._health.enter_graceful_shutdown()
+        for step in (self._driver.stop, self._links.stop, self._peer_service.stop, stop_serving):
+            try:
+                await step()
+            except Exception:
+                _log.exception("a step of stopping failed")
+        _log.info("stopped")
+
+    def _server(self) -> grpc.aio.Server:
+        opened, driver = self._opened, self._driver
+        server = grpc.aio.server(
+            interceptors=[Gate(opened.genesis.cluster_id)], options=list(_SERVER_OPTIONS)
+        )
+        voting_service_pb2_grpc.add_VotingServiceServicer_to_server(
+            VotingService(opened.member.id, opened.genesis, opened.signing_key, driver, self._application),
+            server,
+        )
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(driver), server)
+        cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(
+            ClusterService(opened.member.id, opened.genesis, opened.signing_key, driver, self._application),
+            server,
+        )
+        peer_service_pb2_grpc.add_PeerServiceServicer_to_server(self._peer_service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(_SERVICES, server)
+        try:
+            server.add_secure_port(opened.config.listen, _server_credentials(opened))
+        except RuntimeError as error:
+            raise ListenError(
+                f"the node cannot listen at {opened.config.listen}: {error}. Look who uses the port, and at "
+                "the certificate and key in tls/."
+            ) from error
+        return server
+
+    def _members(self) -> MemberSet:
+        return self._application.members
+
+    def _peers(self) -> dict[str, str]:
+        """Where the other members are: the configuration knows better than the genesis file."""
+        config = self._opened.config
+        return {
+            member.id: config.peers.get(member.id, member.address)
+            for member in self._members().members
+            if member.id != config.id
+        }
+
+    def _hello(self) -> peer_service_pb2.Hello:
+        return peer_service_pb2.Hello(
+            cluster_id=self._opened.genesis.cluster_id,
+            epoch=self._members().epoch,
+            member_id=self._opened.member.id,
+            protocol_version=PROTOCOL_VERSION,
+        )
+
+
+def replica_settings(timing: Timing) -> ReplicaSettings:
+    """The timing of the ordering protocol, in milliseconds, from that of the configuration.
+
+    A heartbeat comes at a quarter of the idle timeout, so that three may be lost. A command may wait twice
+    the idle timeout: it passes through a coordinator that may itself be waiting.
+    """
+    return ReplicaSettings(
+        gather_ms=timing.gather_ms,
+        repeat_ms=timing.repeat_ms,
+        heartbeat_ms=max(timing.idle_timeout_ms // 4, 1),
+        idle_timeout_ms=timing.idle_timeout_ms,
+        busy_timeout_ms=2 * timing.idle_timeout_ms,
+        clock_ahead_ms=timing.clock_bound_ms,
+    )
+
+
+def _server_credentials(opened: OpenedHome) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(opened.tls_key, opened.tls_certificate)], opened.genesis.ca_certificate, require_client_auth=True
+    )
+
+
+def _channel_credentials(opened: OpenedHome) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(opened.genesis.ca_certificate, opened.tls_key, opened.tls_certificate)
