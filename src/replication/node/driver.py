@@ -22,13 +22,14 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from replication.consensus import VoteValue
 from replication.identity.genesis import Genesis
 from replication.identity.keys import SigningKey
 from replication.ledger.application import Outcome, VotingApplication
 from replication.ledger.journal import JournalState, SignJournal
+from replication.ledger.store import Store
 from replication.node.ballots import Ballots
 from replication.node.catchup import CatchUp, Page
 from replication.node.changes import Changes
@@ -51,9 +52,6 @@ from replication.node.turn import Batch
 from replication.node.voter import Voter
 from replication.ordering.messages import Message
 from replication.ordering.replica import Replica, ReplicaSettings, Restored
-
-if TYPE_CHECKING:
-    from replication.ledger.store import Store
 
 __all__ = [
     "Changes",

@@ -8,14 +8,11 @@ journal items is one append, and ends where a block goes to the store.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from replication.ledger.application import BlockExecution
 from replication.ledger.journal import JournalItem, SignJournal
+from replication.ledger.store import Store
 from replication.ordering.effects import ApplyBlock, Persist, SaveSignState
-
-if TYPE_CHECKING:
-    from replication.ledger.store import Store
 
 __all__ = ["Recorder", "newest_state_only"]
 
