@@ -288,6 +288,8 @@ class Replica(ViewChange[E_]):
         state = self._signer.state
         if item.signer != self.member or item.epoch != self.members.epoch or state.epoch != item.epoch:
             return
+        if state.nonce != self._application.incarnation(self.member):
+            return  # another incarnation signed it; this one waits for its own epoch, and signs nothing here
         if isinstance(item, Timeout):
             remembered = item.view <= state.timed_out_view
         else:
