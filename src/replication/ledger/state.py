@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 from replication.errors import InvariantError
@@ -15,6 +16,9 @@ from .polls import OpenPoll, electorate_of, voting_rules_of
 __all__ = ["State"]
 
 _UNKNOWN_REMEMBERED = 65_536
+
+_RECENT_REMEMBERED = 1_024
+"""Proposals finished last: late votes on them, and questions about them, need no look at the disk."""
 
 
 class State:
@@ -30,6 +34,7 @@ class State:
         self._digests: dict[str, bytes] = {}
         self._due: list[tuple[int, int, bytes]] = []
         self._unknown: dict[bytes, None] = {}
+        self._recent: OrderedDict[bytes, FinishedProposal] = OrderedDict()
         for proposal in history.open_proposals():
             self._open(self._restored(proposal))
         self._settled_by_epoch = self.begins_epoch and any(poll.is_settled for poll in self._polls.values())
@@ -83,6 +88,9 @@ class State:
     def finished(self, digest: bytes) -> FinishedProposal | None:
         """The finished proposal with this digest. That there is none is remembered: votes on proposals that
         never come are asked about again and again."""
+        recent = self._recent.get(digest)
+        if recent is not None:
+            return recent
         if digest in self._unknown or digest in self._polls:
             return None
         found = self._history.finished(digest)
@@ -133,17 +141,22 @@ class State:
     # The one way in which it changes.
 
     def merge(
-        self, totals: Totals, touched: Mapping[bytes, OpenPoll], finished: Mapping[bytes, object]
+        self, totals: Totals, touched: Mapping[bytes, OpenPoll], finished: Mapping[bytes, FinishedProposal]
     ) -> None:
-        """Take in a block: the polls that it opened or touched, and the digests of those that it finished."""
+        """Take in a block: the polls that it opened or touched, and the proposals that it finished or that
+        were executed in it."""
         members = self.totals.members
         for digest, poll in touched.items():
             if digest in self._polls:
                 self._polls[digest] = poll
             elif digest not in finished:
                 self._open(poll)
-        for digest in finished:
+        for digest, proposal in finished.items():
             self._close(digest)
+            self._recent[digest] = proposal
+            self._recent.move_to_end(digest)
+        while len(self._recent) > _RECENT_REMEMBERED:
+            self._recent.popitem(last=False)
         self.totals = totals
         self._settled_by_epoch = False
         if totals.members.epoch != members.epoch:

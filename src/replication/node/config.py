@@ -86,7 +86,7 @@ class Timing:
     """
 
     idle_timeout_ms: int = 800
-    gather_ms: int = 5
+    gather_ms: int = 10
     repeat_ms: int = 200
     clock_bound_ms: int = 5_000
 
