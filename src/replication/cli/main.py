@@ -34,6 +34,7 @@ from replication.cli import close as close_command
 from replication.cli import demo as demo_command
 from replication.cli import evidence as evidence_command
 from replication.cli import execute as execute_command
+from replication.cli import faults as faults_commands
 from replication.cli import history as history_command
 from replication.cli import init as init_command
 from replication.cli import members as members_commands
@@ -78,6 +79,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 audit_app = typer.Typer(help="The replicated audit record.", no_args_is_help=True)
+faults_app = typer.Typer(help="Faults on purpose.", no_args_is_help=True)
 members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
 
 CLUSTER, VOTING, RECORD, TOOLS = "A cluster", "Voting", "The record", "Trying it out"
@@ -114,6 +116,8 @@ members_app.command("reweight")(with_connection(members_commands.reweight))
 members_app.command("apply")(with_connection(members_commands.apply))
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
 app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)
+app.add_typer(faults_app, name="faults", rich_help_panel=TOOLS)
+faults_app.command("simulate")(faults_commands.simulate)
 
 
 def _show_version(wanted: bool) -> None:

@@ -126,7 +126,9 @@ class Checkers:
         if header.time_ms <= self._head.time_ms:
             self._violate("validity", f"{where} is not later than its parent")
         if header.time_ms > self._latest_clock_ms + ahead:
-            self._violate("validity", f"{where} is from the future: {header.time_ms - self._latest_clock_ms} ms")
+            self._violate(
+                "validity", f"{where} is from the future: {header.time_ms - self._latest_clock_ms} ms"
+            )
         if header.commands_root != commands_root(block.commands):
             self._violate("validity", f"{where} has other commands than its header names")
         if not block.commands and application.next_deadline_ms() is None:
@@ -182,9 +184,13 @@ class Checkers:
             if new == old:
                 continue
             if new is None or (old is not None and new.key.position <= old.key.position):
-                self._violate("one signature", f"{host.endpoint} takes back {phase.value}: {old} becomes {new}")
+                self._violate(
+                    "one signature", f"{host.endpoint} takes back {phase.value}: {old} becomes {new}"
+                )
             elif new.key.view <= before.timed_out_view:
-                self._violate("one signature", f"{host.endpoint} signs {_short(new.key)} in a view it gave up")
+                self._violate(
+                    "one signature", f"{host.endpoint} signs {_short(new.key)} in a view it gave up"
+                )
         if after.timed_out_view < before.timed_out_view:
             self._violate("one signature", f"{host.endpoint} forgets that it gave up a view")
         lock, kept = before.lock, after.lock
@@ -198,9 +204,7 @@ class Checkers:
         """A5: look at everything that a correct member lets out under its own name."""
         if host.is_faulty:
             return
-        if isinstance(message, BlockProposal):
-            self._say(host, message.statement)
-        elif isinstance(message, Acknowledgement):
+        if isinstance(message, BlockProposal) or isinstance(message, Acknowledgement):
             self._say(host, message.statement)
         elif isinstance(message, TimeoutMessage):
             self._say_timeout(host, message.report.timeout)
@@ -212,7 +216,9 @@ class Checkers:
     def _say(self, host: Host, statement: Statement) -> None:
         key = statement.key
         if statement.signer != host.member:
-            self._violate("one signature", f"{host.endpoint} sends {_short(key)} of {statement.signer} as its own")
+            self._violate(
+                "one signature", f"{host.endpoint} sends {_short(key)} of {statement.signer} as its own"
+            )
             return
         spoken = self._spoken.setdefault(host.member, _Spoken())
         position = (key.epoch, key.phase, key.view, key.height)
@@ -220,7 +226,9 @@ class Checkers:
         if known == key.block_hash:
             return
         if known is not None:
-            self._violate("one signature", f"{host.endpoint} signs two blocks: {_short(key)}, {known.hex()[:12]}")
+            self._violate(
+                "one signature", f"{host.endpoint} signs two blocks: {_short(key)}, {known.hex()[:12]}"
+            )
             return
         spoken.positions[position] = key.block_hash
         self._check_durable(host, key)
@@ -242,7 +250,9 @@ class Checkers:
         stored = state.timeout.timeout if state.timeout is not None else None
         is_durable = state.epoch > timeout.epoch or stored == timeout
         if not is_durable and (stored is None or stored.view <= timeout.view):
-            self._violate("durability", f"{host.endpoint} sends a timeout of view {timeout.view} before it is durable")
+            self._violate(
+                "durability", f"{host.endpoint} sends a timeout of view {timeout.view} before it is durable"
+            )
         self._compare(host, spoken, timeout)
 
     def _compare(self, host: Host, spoken: _Spoken, item: Signed) -> None:
@@ -268,7 +278,9 @@ class Checkers:
         if key.phase is Phase.COMMIT and host.disk.height < key.height:
             lock = state.lock
             if lock is None or lock.key.height != key.height or lock.key.view < key.view:
-                self._violate("durability", f"{host.endpoint} sends {_short(key)}, but its lock is not on disk")
+                self._violate(
+                    "durability", f"{host.endpoint} sends {_short(key)}, but its lock is not on disk"
+                )
 
     # The end.
 

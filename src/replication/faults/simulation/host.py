@@ -152,7 +152,9 @@ class Host:
         scenario, position, now_us = self.world.scenario, self.position, self.engine.now_us
         drift = scenario.clock_drifts_ppm[position] if scenario.clock_drifts_ppm else 0
         offset = scenario.clock_offsets_ms[position] if scenario.clock_offsets_ms else 0
-        reading = EPOCH_START_MS + offset + self.clock_step_ms + (now_us + now_us * drift // 1_000_000) // 1000
+        reading = (
+            EPOCH_START_MS + offset + self.clock_step_ms + (now_us + now_us * drift // 1_000_000) // 1000
+        )
         self._last_ms = max(self._last_ms, reading)
         return self._last_ms
 
@@ -362,7 +364,11 @@ class Host:
         replica = self.replica
         if replica is None:
             return
-        over = [digest for digest, command in self.mine.items() if self.world.kit.is_over(self.application, command)]
+        over = [
+            digest
+            for digest, command in self.mine.items()
+            if self.world.kit.is_over(self.application, command)
+        ]
         if over:
             for digest in over:
                 del self.mine[digest]

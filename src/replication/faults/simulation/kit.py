@@ -116,9 +116,7 @@ class ToyKit:
             return self._make(member, "note", str(self._count))
         return self._make(member, "open", f"{self.window_ms};{self._count}")
 
-    def reaction(
-        self, application: ToyApplication, member: str, command: bytes, now_ms: int
-    ) -> bytes | None:
+    def reaction(self, application: ToyApplication, member: str, command: bytes, now_ms: int) -> bytes | None:
         """Vote on what was opened."""
         if not command.startswith(b"open|"):
             return None
@@ -136,9 +134,7 @@ class ToyKit:
         except CommandError:
             return True
 
-    def renewed(
-        self, application: ToyApplication, member: str, key: Signer, command: bytes
-    ) -> bytes | None:
+    def renewed(self, application: ToyApplication, member: str, key: Signer, command: bytes) -> bytes | None:
         """Toy commands do not name their epoch."""
         return command if member in application.members else None
 
@@ -164,7 +160,15 @@ def replay(application: Application[Any], cluster_id: bytes, blocks: Blocks) -> 
     """Execute and commit blocks on a fresh application."""
     start = application.genesis_execution()  # type: ignore[attr-defined]  # both applications have it
     head = BlockHeader(
-        cluster_id, 0, 0, ZERO_HASH, 0, commands_root(()), start.entries_root, start.audit_size, start.audit_head
+        cluster_id,
+        0,
+        0,
+        ZERO_HASH,
+        0,
+        commands_root(()),
+        start.entries_root,
+        start.audit_size,
+        start.audit_head,
     )
     certificate: Certificate | None = None
     base = 0

@@ -25,6 +25,7 @@ ATTACKS: Final = (
     "silent", "omit", "delay", "twins", "vote-all", "mutate", "hide-lock", "equivocate", "certificates",
     "short-certificates", "choose-floor", "bad-block", "bad-time", "censor", "storm", "replay", "impersonate",
     "wrong-epoch", "witness", "bad-fetch", "flood", "amnesia", "rollback", "false-evidence", "stall", "bad-timeout",
+    "rejoin-storm",
 )  # fmt: skip
 """Names of what a faulty member may do; a member does several of them."""
 
@@ -250,9 +251,7 @@ def _blocked(rng: random.Random, kind: str, members: int) -> tuple[tuple[int, in
     if kind == "ring":
         return tuple(pair for pair in pairs if (pair[0] - pair[1]) % members not in (1, members - 1))
     side = {position for position in everyone if position != one and rng.random() < 0.5}
-    return tuple(
-        pair for pair in pairs if one not in pair and (pair[0] in side) != (pair[1] in side)
-    )
+    return tuple(pair for pair in pairs if one not in pair and (pair[0] in side) != (pair[1] in side))
 
 
 def _draw_crashes(rng: random.Random, members: int, fault_ms: int) -> CrashFaults:
@@ -316,7 +315,7 @@ def _draw_healing(
     last = max((max(change.positions) for change in epochs), default=members - 1)
     correct = [position for position in range(max(members, last + 1)) if position not in bad]
     rng.shuffle(correct)
-    others = rng.choice(("gone", "gone", "active"))
+    others = rng.choice(("gone", "gone", "active")) if members <= 10 else "gone"
     return Healing(tuple(correct), others)
 
 

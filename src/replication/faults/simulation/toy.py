@@ -328,9 +328,7 @@ class ToyApplication:
             return is_coordinator and keys.verify(author.public_key, signature, signed)
         if read.kind == REJOIN:
             epoch, nonce = read.payload.split(";")
-            signed = rejoin_bytes(
-                cluster_id, int(epoch), member=read.author, nonce=bytes.fromhex(nonce)
-            )
+            signed = rejoin_bytes(cluster_id, int(epoch), member=read.author, nonce=bytes.fromhex(nonce))
             return keys.verify(author.public_key, signature, signed)
         if read.kind == MEMBERS:
             listed, blessing = read.payload.split(";")
@@ -350,16 +348,17 @@ class ToyApplication:
             epoch, view, _ = read.payload.split(";")
             return int(epoch) != state.members.epoch or int(view) <= state.recorded_view
         if read.kind == EVIDENCE:
-            return (self.directory.evidence[bytes.fromhex(read.payload)].first.epoch, read.author) in state.accused
+            return (
+                self.directory.evidence[bytes.fromhex(read.payload)].first.epoch,
+                read.author,
+            ) in state.accused
         if read.kind == REJOIN:
             return int(read.payload.split(";")[0]) != state.members.epoch
         return False
 
     # Effects of one command.
 
-    def _apply(
-        self, state: _State, read: ToyCommand, height: int, time_ms: int, alone: bool
-    ) -> bytes | None:
+    def _apply(self, state: _State, read: ToyCommand, height: int, time_ms: int, alone: bool) -> bytes | None:
         label = f"{read.kind}|{read.author}|{height}|".encode() + read.digest
         if read.kind in _ALONE and not alone:
             return None

@@ -16,6 +16,7 @@ from replication.faults.simulation.kit import Kit, ToyKit, make_people
 from replication.faults.simulation.network import Network
 from replication.faults.simulation.scenario import Partition, Scenario, healing_quorum
 from replication.faults.simulation.signatures import fast_signatures
+from replication.ordering.application import command_digest
 from replication.ordering.messages import Message
 from replication.ordering.replica import ReplicaSettings
 
@@ -83,12 +84,13 @@ class World:
             engine=self.engine,
             rng=random.Random(f"network/{scenario.seed}"),
             faults=scenario.network,
-            endpoints={name: tuple(host.endpoint for host in hosts) for name, hosts in self.by_member.items()},
+            endpoints={
+                name: tuple(host.endpoint for host in hosts) for name, hosts in self.by_member.items()
+            },
             deliver=self._deliver,
             lost=self._lost,
         )
         self._connecting: set[tuple[str, str]] = set()
-        self._changes_asked = False
 
     def _make_hosts(self) -> dict[str, Host]:
         hosts: dict[str, Host] = {}
@@ -206,7 +208,6 @@ class World:
         host = self.rng.choice(able)
         command = self.kit.change_members(host.application, host.member, names)
         if command is not None:
-            self._changes_asked = True
             self.engine.fired["epoch change asked for"] += 1
             host.submit(command)
 
@@ -306,19 +307,39 @@ class World:
         began_us, began_height = engine.now_us, len(self.checkers.chain)
         first_view = max(host.replica.view for host in hosts if host.replica is not None)
         goal = began_height + healing.decisions
+        asked = [(host, digest) for host in hosts for digest in self._ask(host)]
         self._keep_asking(tuple(names), goal)
+
+        def is_reached() -> bool:
+            if len(self.checkers.chain) < goal or any(host.told_height < goal for host in hosts):
+                return False
+            return all(digest not in host.mine for host, digest in asked)
+
         limit_ms = self._progress_limit_ms()
         in_budget = engine.run(
             began_us + limit_ms * 1000,
             max_events=engine.events + 20 * self.scenario.max_events,
-            stop=lambda: all(host.told_height >= goal for host in hosts),
+            stop=is_reached,
         )
-        if not engine.violations and not all(host.told_height >= goal for host in hosts):
+        if not engine.violations and not is_reached():
             states = ", ".join(_state(host) for host in hosts)
             budget = "" if in_budget else " (out of events)"
-            engine.violate("progress", f"goal {goal} was not reached in {limit_ms} ms{budget}: {states}")
+            lost = sorted(host.endpoint for host, digest in asked if digest in host.mine)
+            engine.violate(
+                "progress",
+                f"goal {goal} was not reached in {limit_ms} ms{budget}; commands of {lost} are not ordered; {states}",
+            )
         last_view = max(host.replica.view for host in hosts if host.replica is not None)
         return (engine.now_us - began_us) // 1000, max(0, last_view - first_view)
+
+    def _ask(self, host: Host) -> list[bytes]:
+        """One command at a healed member, which has to be ordered whatever else goes on."""
+        replica = host.replica
+        if replica is None or host.member not in replica.members:
+            return []
+        command = self.kit.workload(host.application, host.member, self.rng, host.local_ms())
+        host.submit(command)
+        return [command_digest(command)]
 
     def _current_positions(self) -> tuple[int, ...]:
         members = self.checkers.application.members
@@ -331,7 +352,7 @@ class World:
         chosen = [self.names[position] for position in positions]
         epochs = {self.hosts[name].disk.sign_state.epoch for name in chosen}
         heights = {self.kit.restore(self.hosts[name].disk.blocks)[0].members.epoch for name in chosen}
-        if heights == {newest} and epochs <= {newest, 0} and not self._changes_asked:
+        if heights == {newest} and epochs <= {newest, 0} and not self.scenario.epochs:
             return chosen
         return [host.endpoint for host in self.correct]
 

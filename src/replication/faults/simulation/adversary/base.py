@@ -97,7 +97,9 @@ class FaultyHost(Host):
     def boot(self) -> None:
         """Start, shameless: a faulty member does not fall silent when its lies are found out."""
         super().boot()
-        if self.replica is not None and not any(attack.name in ("amnesia", "rollback") for attack in self.attacks):
+        if self.replica is not None and not any(
+            attack.name in ("amnesia", "rollback") for attack in self.attacks
+        ):
             self.replica._signer.mute = _ignore  # type: ignore[method-assign]
         if not self._is_acting:
             self._is_acting = True
@@ -118,9 +120,7 @@ class FaultyHost(Host):
             page = attack.serve(page)
         return page
 
-    def new_block(
-        self, commands: tuple[bytes, ...], *, time_ms: int | None = None
-    ) -> Block | None:
+    def new_block(self, commands: tuple[bytes, ...], *, time_ms: int | None = None) -> Block | None:
         """A block that is valid on top of what this member has committed, signed by nobody yet."""
         replica = self.replica
         if replica is None:

@@ -93,7 +93,9 @@ class Cabal:
 
     def sign(self, member: str, key: StatementKey) -> Statement:
         """A statement of a faulty member, whatever its replica thinks of it."""
-        signature = self._world.kit.people.keys[member].sign(key.sign_bytes(self._world.kit.cluster_id, member))
+        signature = self._world.kit.people.keys[member].sign(
+            key.sign_bytes(self._world.kit.cluster_id, member)
+        )
         return Statement(key, member, signature)
 
     def assemble(self, key: StatementKey, members: MemberSet) -> Certificate | None:
@@ -123,7 +125,8 @@ class Cabal:
         known = self.reports.get((epoch, view), {})
         choices: list[tuple[tuple[int, int], int, TimeoutReport]] = []
         base = min(
-            (report.timeout.committed_height for reports in known.values() for report in reports), default=None
+            (report.timeout.committed_height for reports in known.values() for report in reports),
+            default=None,
         )
         if base is None:
             return None
@@ -139,16 +142,15 @@ class Cabal:
             return None
         chosen = sorted(sorted(choices, key=lambda item: item[:2])[:quorum], key=lambda item: item[1])
         highest = max((item[2] for item in chosen), key=lambda report: report.timeout.report)
-        return TimeoutCertificate(
-            tuple(item[2].timeout for item in chosen), highest.committed, highest.lock
-        )
+        return TimeoutCertificate(tuple(item[2].timeout for item in chosen), highest.committed, highest.lock)
 
     def _empty_report(
         self, epoch: int, view: int, member: str, known: dict[str, list[TimeoutReport]]
     ) -> TimeoutReport:
         """A timeout that is well proven and says as little as the lowest correct one, without its lock."""
         lowest = min(
-            (report for reports in known.values() for report in reports), key=lambda report: report.timeout.report
+            (report for reports in known.values() for report in reports),
+            key=lambda report: report.timeout.report,
         )
         timeout = Timeout(epoch, view, lowest.timeout.committed_height, None, member)
         return TimeoutReport(self.sign_timeout(timeout), lowest.committed, None)

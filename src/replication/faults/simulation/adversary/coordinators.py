@@ -169,7 +169,13 @@ class BadTime(Attack):
         time_ms = message.block.header.time_ms
         ahead = self.host.world.settings.clock_ahead_ms
         wrong = self.rng.choice(
-            (time_ms + ahead + 4_000, time_ms + 50 * ahead, replica.head.time_ms, replica.head.time_ms - 1_000, 0)
+            (
+                time_ms + ahead + 4_000,
+                time_ms + 50 * ahead,
+                replica.head.time_ms,
+                replica.head.time_ms - 1_000,
+                0,
+            )
         )
         block = self.host.new_block(message.block.commands, time_ms=max(0, wrong))
         if block is None or block.height != message.block.height:
@@ -177,8 +183,6 @@ class BadTime(Attack):
         self.fire()
         statement = self.sign(replace(message.statement.key, block_hash=block.hash))
         return ((to, BlockProposal(statement, block, message.parent_certificate)),)
-
-
 
 
 COORDINATORS: tuple[type[Attack], ...] = (Equivocate, Certificates, ChooseFloor, BadBlock, BadTime)

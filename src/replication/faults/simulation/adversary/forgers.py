@@ -60,7 +60,9 @@ class Mutate(Attack):
             case TimeoutCertificateMessage():
                 return TimeoutCertificateMessage(self._closing(message.certificate))
             case Heartbeat():
-                return replace(message, view=message.view + rng.choice((-1, 1, 9)) if message.view else 3, height=9)
+                return replace(
+                    message, view=message.view + rng.choice((-1, 1, 9)) if message.view else 3, height=9
+                )
             case CommandMessage():
                 return CommandMessage(_flipped(message.command, rng.randrange(8 * len(message.command))))
         return None
@@ -109,12 +111,18 @@ class Mutate(Attack):
 
     def _suspect(self, suspect: Suspect) -> Suspect:
         changed = replace(suspect, view=suspect.view + self.rng.choice((0, 1, 2)), epoch=suspect.epoch)
-        return replace(changed, signature=self.host.key.sign(changed.sign_bytes(self.host.world.kit.cluster_id)))
+        return replace(
+            changed, signature=self.host.key.sign(changed.sign_bytes(self.host.world.kit.cluster_id))
+        )
 
     def _opening(self, opening: NewView) -> NewView:
         rng = self.rng
-        changed = rng.choice((replace(opening, view=opening.view + 1), replace(opening, tc_digest=rng.randbytes(32))))
-        return replace(changed, signature=self.host.key.sign(changed.sign_bytes(self.host.world.kit.cluster_id)))
+        changed = rng.choice(
+            (replace(opening, view=opening.view + 1), replace(opening, tc_digest=rng.randbytes(32)))
+        )
+        return replace(
+            changed, signature=self.host.key.sign(changed.sign_bytes(self.host.world.kit.cluster_id))
+        )
 
     def _closing(self, closing: TimeoutCertificate) -> TimeoutCertificate:
         rng, timeouts = self.rng, list(closing.timeouts)
@@ -202,7 +210,10 @@ class ShortCertificates(Attack):
             return
         reports = cabal.reports.get((replica.members.epoch, replica.view), {})
         order = {name: position for position, name in enumerate(replica.members.ids)}
-        known = [items[0].timeout for name, items in sorted(reports.items(), key=lambda item: order.get(item[0], 0))]
+        known = [
+            items[0].timeout
+            for name, items in sorted(reports.items(), key=lambda item: order.get(item[0], 0))
+        ]
         if not known:
             return
         needed = commit_quorum(replica.members.n)
@@ -237,7 +248,10 @@ class WrongEpoch(Attack):
             key = message.statement.key
             if key.epoch + shift >= 0:
                 self.fire()
-                return ((to, message), (to, Acknowledgement(self.sign(replace(key, epoch=key.epoch + shift)))))
+                return (
+                    (to, message),
+                    (to, Acknowledgement(self.sign(replace(key, epoch=key.epoch + shift)))),
+                )
         if isinstance(message, TimeoutMessage):
             timeout = message.report.timeout
             if timeout.epoch + shift >= 0:

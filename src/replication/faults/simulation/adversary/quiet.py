@@ -87,7 +87,9 @@ class Censor(Attack):
     def __init__(self, host: FaultyHost) -> None:
         super().__init__(host)
         names = [name for name in host.world.names if name != host.member]
-        self._victims = frozenset(self.rng.sample(names, self.rng.randint(1, len(names)))) if names else frozenset()
+        self._victims = (
+            frozenset(self.rng.sample(names, self.rng.randint(1, len(names)))) if names else frozenset()
+        )
 
     def incoming(self, sender: str, message: Message) -> bool:
         if isinstance(message, CommandMessage):
@@ -158,4 +160,18 @@ class Rollback(Attack):
             host.told_height = 0
 
 
-QUIET: tuple[type[Attack], ...] = (Silent, Omit, Delay, Stall, Censor, Twins, Amnesia, Rollback)
+class RejoinStorm(Attack):
+    """Asks again and again to be let in with a new disk: each time that it is, a new epoch begins."""
+
+    name = "rejoin-storm"
+
+    def act(self) -> None:
+        host, replica = self.host, self.host.replica
+        if replica is None or host.member not in replica.members:
+            return
+        self.fire()
+        command = host.application.rejoin_command(host.member, self.rng.randbytes(32), host.key.sign)
+        self.send_all(self.others(), CommandMessage(command, overdue=self.rng.random() < 0.5))
+
+
+QUIET: tuple[type[Attack], ...] = (Silent, Omit, Delay, Stall, Censor, Twins, Amnesia, Rollback, RejoinStorm)

@@ -99,7 +99,9 @@ class BadTimeout(Attack):
             lock = Certificate(key, ((alone.signer, alone.signature),) * 3)
         if rng.random() < 0.2:
             committed = None
-        return ((to, TimeoutMessage(TimeoutReport(cabal.sign_timeout(timeout), committed, lock, report.seen))),)
+        return (
+            (to, TimeoutMessage(TimeoutReport(cabal.sign_timeout(timeout), committed, lock, report.seen))),
+        )
 
 
 class Storm(Attack):
@@ -172,7 +174,9 @@ class FalseWitness(Attack):
             rng.choice(list(Phase)), replica.members.epoch, replica.view + rng.randint(0, 9), replica.height + 1,
             rng.randbytes(32),
         )  # fmt: skip
-        timeout = Timeout(replica.members.epoch, replica.view + 5, replica.height, None, victim, rng.randbytes(64))
+        timeout = Timeout(
+            replica.members.epoch, replica.view + 5, replica.height, None, victim, rng.randbytes(64)
+        )
         lies = (Statement(key, victim, rng.randbytes(64)), replace(self.sign(key), signer=victim))
         self.send(victim, Witness(lies, timeout))
 
@@ -206,7 +210,9 @@ class FalseEvidence(Attack):
         host, others = self.host, self.others()
         if host.replica is None or not others or self.rng.random() < 0.5:
             return
-        for command in host.world.kit.false_evidence(host.application, host.member, self.rng.choice(others), self.rng):
+        for command in host.world.kit.false_evidence(
+            host.application, host.member, self.rng.choice(others), self.rng
+        ):
             self.fire()
             self.send_all(self.others(), CommandMessage(command, overdue=self.rng.random() < 0.5))
 
