@@ -10,8 +10,11 @@ primitives: it has its own tally, its own quorums, and its own idea of what may 
 * `reading`: strict JSON. A text is accepted only as the canonical form of what it means.
 * `records`: block headers and audit entries, hashes recomputed.
 * `signatures`, `commits`, `events`: who signed what: ballots, proposals, receipts, commit certificates.
-* `tally`: the decision, recomputed from votes.
+* `blame`, `epochs`: evidence, new coordinators, changes of members, and what their entries look like.
+* `tally`, `proposals`: the decision, recomputed from votes.
+* `electorate`: who the members are, and who of them is proven faulty.
 * `lifecycle`: which event may come when, and which must.
+* `succession`, `inclusion`: how a certificate leads to the members of a later epoch.
 * `export`, `certificate`: the two ways through.
 
 What is not here: opening files and printing reports (`cli`), making files (`ledger`), and judging whether a
