@@ -30,6 +30,9 @@ __all__ = ["Host"]
 EPOCH_START_MS = 1_700_000_000_000
 MAX_TICKS = 200
 PAGE = 8
+HEALTHY_SYNC_US = (100, 1_000)
+HEALTHY_BATCH = 64
+"""Progress is promised for machines that keep up: after the faults, disks are fast and writes are shared."""
 
 Input = tuple[Any, ...]
 
@@ -212,7 +215,7 @@ class Host:
             if self.engine.violations or self.down:
                 return
             if effects.persist:
-                low, high = self.world.scenario.sync_us
+                low, high = self.world.scenario.sync_us if self.world.has_faults else HEALTHY_SYNC_US
                 self._busy, self._writing = True, effects
                 self.engine.after(self.rng.randint(low, high), self._synced, self._incarnation, effects)
             elif not self._finish(effects):
@@ -222,7 +225,7 @@ class Host:
     def _batch(self, replica: Replica[Any]) -> Effects[Any]:
         """Feed inputs until the batch is full or a block was applied, then let time pass."""
         merged: Effects[Any] = Effects()
-        for _ in range(self.world.scenario.batch):
+        for _ in range(self.world.scenario.batch if self.world.has_faults else HEALTHY_BATCH):
             if not self._inbox:
                 break
             _merge(merged, self._feed(replica, self._inbox.popleft()))
@@ -269,9 +272,11 @@ class Host:
 
     def _stopped(self, rule: str, error: Exception) -> None:
         if self.is_faulty:
-            # A faulty member may break its own rules; its process simply ends.
+            # A faulty member may break its own rules; its process ends, and starts again.
             self.engine.fired["faulty member stopped itself"] += 1
-            self.down, self.replica = True, None
+            if self.engine.trace.readable:
+                self.engine.trace.note(f"{self.engine.now_us} {self.endpoint} stops itself: {error}")
+            self.crash("faulty member stopped itself")
             return
         self.world.errors.append(error)
         self.engine.violate(rule, f"{self.endpoint}: {type(error).__name__}: {error}")

@@ -100,7 +100,8 @@ class FaultyHost(Host):
         if self.replica is not None and not any(
             attack.name in ("amnesia", "rollback") for attack in self.attacks
         ):
-            self.replica._signer.mute = _ignore  # type: ignore[method-assign]
+            for target, name in ((self.replica._signer, "mute"), (self.replica, "_check_incarnation")):
+                setattr(target, name, _ignore)
         if not self._is_acting:
             self._is_acting = True
             self.engine.after(self.rng.randint(MIN_ACT_US, MAX_ACT_US), self._act)
@@ -162,5 +163,5 @@ class FaultyHost(Host):
         self.engine.after(self.rng.randint(MIN_ACT_US, MAX_ACT_US), self._act)
 
 
-def _ignore(reason: str) -> None:
-    """Instead of `GuardedSigner.mute`."""
+def _ignore(*_reason: object) -> None:
+    """Instead of what makes a replica fall silent."""

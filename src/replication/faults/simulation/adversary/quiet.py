@@ -161,9 +161,17 @@ class Rollback(Attack):
 
 
 class RejoinStorm(Attack):
-    """Asks again and again to be let in with a new disk: each time that it is, a new epoch begins."""
+    """Asks again and again to be let in with a new disk: each time that it is, a new epoch begins. It may order
+    nothing else."""
 
     name = "rejoin-storm"
+
+    def __init__(self, host: FaultyHost) -> None:
+        super().__init__(host)
+        self._is_tyrant = self.rng.random() < 0.5
+
+    def incoming(self, sender: str, message: Message) -> bool:
+        return not (self._is_tyrant and isinstance(message, CommandMessage))
 
     def act(self) -> None:
         host, replica = self.host, self.host.replica
@@ -171,7 +179,9 @@ class RejoinStorm(Attack):
             return
         self.fire()
         command = host.application.rejoin_command(host.member, self.rng.randbytes(32), host.key.sign)
-        self.send_all(self.others(), CommandMessage(command, overdue=self.rng.random() < 0.5))
+        host.submit(command)
+        if self.rng.random() < 0.5:
+            self.send_all(self.others(), CommandMessage(command, overdue=self.rng.random() < 0.5))
 
 
 QUIET: tuple[type[Attack], ...] = (Silent, Omit, Delay, Stall, Censor, Twins, Amnesia, Rollback, RejoinStorm)
