@@ -17,7 +17,7 @@ from replication.ordering.blame import FirstStatements
 from replication.ordering.blocks import Block, BlockHeader, commands_root
 from replication.ordering.certificates import Certificate, StatementCollector
 from replication.ordering.effects import ApplyBlock, Effects, SaveBody, SaveSignState, Send
-from replication.ordering.messages import CertificateMessage, CommandMessage, Message
+from replication.ordering.messages import CertificateMessage, CommandMessage, Message, Witness
 from replication.ordering.pacemaker import Pacemaker, ReplicaSettings
 from replication.ordering.pool import CommandPool, PoolFullError
 from replication.ordering.signing import GuardedSigner, Signer, SignState
@@ -56,10 +56,12 @@ class Restored:
 
 @dataclass
 class Candidate(Generic[E_]):
-    """The block at issue in the current view. `sent_ms`: when its step was last broadcast."""
+    """The block at issue in the current view. `since_ms`: when it came up here; `sent_ms`: when its step was
+    last broadcast; `prepared`: its prepare certificate of this view."""
 
     block: Block
     execution: E_
+    since_ms: int
     sent_ms: int
     prepared: Certificate | None = None
 
@@ -151,6 +153,12 @@ class ReplicaCore(Generic[E_]):
             return self._signer.muted
         if self.member not in self.members:
             return f"{self.member} is not a member in epoch {self.members.epoch}"
+        state = self._signer.state
+        if state.epoch > self.members.epoch or state.rests_on > self.height:
+            return (
+                f"the record ends at block {self.height}, below what this member has signed in epoch "
+                f"{state.epoch}; waiting until it has caught up"
+            )
         needed = min(self.members.max_faulty + 1, self.members.n - 1)
         if len(self._witnesses) < needed:
             return f"waiting to hear from {needed} other members what this one has signed"
@@ -243,14 +251,18 @@ class ReplicaCore(Generic[E_]):
 
     def _begin_epoch(self) -> None:
         """The committed block ended its epoch. Statements and commands of the old epoch are void."""
-        self.members = self._application.members
+        known, self.members = self.members, self._application.members
         self._base_height = self.height
         self._pool.clear()
         self._blame.clear()
         self._witnesses &= set(self.members.ids)
-        self._signer.begin_epoch(self.members.epoch, self._signer.state.nonce)
+        self._signer.begin_epoch(self.members.epoch)
         self._reset_epoch()
         self._check_incarnation()
+        for member in self.members.ids:
+            if member not in known and member != self.member:
+                # Greeted as a stranger, if at all: now it is told that nothing of its own is known here.
+                self._send(member, Witness())
 
     def _check_incarnation(self) -> None:
         """A disk that the record does not know must not sign: ask to be let in."""

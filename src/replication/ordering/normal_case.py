@@ -36,6 +36,10 @@ class NormalCase(ReplicaCore[E_]):
     _opening: NewView | None = None
     _seen: Statement | None = None
 
+    def _reset_epoch(self) -> None:
+        super()._reset_epoch()
+        self._deferred = self._opening = self._seen = None
+
     # Propose (the coordinator's part).
 
     def _propose(self) -> None:
@@ -117,11 +121,13 @@ class NormalCase(ReplicaCore[E_]):
         key = self._statement_key(Phase.PROPOSE, block)
         prepare = self._statement_key(Phase.PREPARE, block)
         if not self._signer.may_sign(key) or not self._signer.may_sign(prepare):
-            return  # something was signed here before a restart, and cannot go on: only another view can
+            # Something was signed here before a restart, and cannot go on: only another view can.
+            self._executions.pop(block.hash, None)
+            return
         statement = self._signer.sign(key)
         self._record(statement)
         self._keep_body(block)
-        self._candidate = Candidate(block, self._execute(block), self._now_ms)
+        self._candidate = Candidate(block, self._execute(block), self._now_ms, self._now_ms)
         self._send(None, BlockProposal(statement, block, self._certificate))
         self._acknowledge(self._signer.sign(prepare))
 
@@ -158,6 +164,7 @@ class NormalCase(ReplicaCore[E_]):
             )
         self._record(statement)
         self._seen = statement
+        self._is_open = True
         self._pacemaker.heard(self._now_ms)
         if self._candidate is not None:
             self._answer_repeat(sender, block)
@@ -177,7 +184,7 @@ class NormalCase(ReplicaCore[E_]):
             self._executions.pop(block.hash, None)
             self._pacemaker.distrust(str(error))
             raise
-        self._candidate = Candidate(block, execution, self._now_ms)
+        self._candidate = Candidate(block, execution, self._now_ms, self._now_ms)
         self._keep_body(block)
         self._acknowledge(self._signer.sign(key))
 
@@ -318,10 +325,8 @@ class NormalCase(ReplicaCore[E_]):
         """Lock and answer COMMIT in the certificate's own view; a later view's raises the lock, no more."""
         key = certificate.key
         self._enter_by(certificate)
-        lock = self._current_lock()
         if key.view < self.view or self.timed_out:
-            if lock is None or key.view > lock.key.view:
-                self._signer.lock(certificate)
+            self._signer.lock(certificate)
             return
         if key.block_hash in self._bodies:
             self._lock(certificate)
@@ -337,16 +342,30 @@ class NormalCase(ReplicaCore[E_]):
         return lock
 
     def _lock(self, certificate: Certificate) -> None:
-        """Lock on a prepare certificate of this view for a block at hand, and say so."""
-        body = self._bodies[certificate.key.block_hash]
+        """Lock on a prepare certificate of this view for a block at hand, and say so.
+
+        From then on it is the block at issue, even if the coordinator showed this member another one.
+        """
+        body, now_ms = self._bodies[certificate.key.block_hash], self._now_ms
+        candidate = self._candidate
+        if candidate is None or candidate.block.hash != body.hash:
+            candidate = self._candidate = Candidate(body, self._execute(body), now_ms, now_ms)
+        if candidate.prepared is None:
+            candidate.prepared, candidate.sent_ms = certificate, now_ms
         key = self._statement_key(Phase.COMMIT, body)
         if self.muted or self.timed_out or not self._signer.may_sign(key):
-            return
-        if self._candidate is not None and self._candidate.block.hash == body.hash:
-            self._candidate.prepared = certificate
-            self._candidate.sent_ms = self._now_ms
+            return  # while this member is muted, `tick` looks again
         self._signer.lock(certificate)
         self._acknowledge(self._signer.sign(key))
+
+    def _lock_late(self) -> None:
+        """Lock on a certificate that came while this member was muted."""
+        candidate = self._candidate
+        if candidate is None or candidate.prepared is None:
+            return
+        commit = self._signer.state.commit
+        if commit is None or commit.key != self._statement_key(Phase.COMMIT, candidate.block):
+            self._lock(candidate.prepared)
 
     # Decide.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from replication.errors import CallerError
-from replication.ordering.application import CheckedCommand
+from replication.ordering.application import CheckedCommand, command_digest
 from replication.ordering.limits import (
     MAX_PENDING_BYTES_PER_MEMBER,
     MAX_PENDING_PER_MEMBER,
@@ -28,8 +28,7 @@ class Pending:
     """A waiting command.
 
     `own`: it is this member's, who keeps it until it is committed. `sent_ms`: when it was last sent to the
-    coordinator. `shown`: it was shown to all members because it is overdue. `held`: the coordinator is held
-    to it, since it is one's own or another member showed it as overdue.
+    coordinator. `shown_ms`: when it was shown to all members because it is overdue; None in a new view.
     """
 
     command: bytes
@@ -37,16 +36,20 @@ class Pending:
     own: bool
     added_ms: int
     sent_ms: int
-    held: bool
-    shown: bool = False
+    shown_ms: int | None = None
 
 
 class CommandPool:
-    """Waiting commands by digest, in order of arrival."""
+    """Waiting commands by digest, in order of arrival.
+
+    The coordinator is *held to* some of them: one's own, and those that another member showed as overdue.
+    For each the pool knows since when, so that a coordinator always has its full time.
+    """
 
     def __init__(self) -> None:
         self._pending: dict[bytes, Pending] = {}
         self._load: dict[str, tuple[int, int]] = {}
+        self._held: dict[bytes, int] = {}  # digest -> since when, the longest first
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -57,16 +60,13 @@ class CommandPool:
     def __iter__(self) -> Iterator[Pending]:
         return iter(self._pending.values())
 
-    def get(self, digest: bytes) -> Pending | None:
-        """The waiting command with this digest."""
-        return self._pending.get(digest)
-
     def add(self, command: bytes, checked: CheckedCommand, now_ms: int, *, own: bool = False) -> bool:
         """Take in a checked command; False when it is already here. Raises PoolFullError."""
         known = self._pending.get(checked.digest)
         if known is not None:
             known.own = known.own or own
-            known.held = known.held or own
+            if own:
+                self.hold(checked.digest, now_ms)
             return False
         count, size = self._load.get(checked.author, (0, 0))
         if count >= MAX_PENDING_PER_MEMBER or size + len(command) > MAX_PENDING_BYTES_PER_MEMBER:
@@ -75,7 +75,9 @@ class CommandPool:
                 f"the limits are {MAX_PENDING_PER_MEMBER} and {MAX_PENDING_BYTES_PER_MEMBER}. Try later."
             )
         self._load[checked.author] = (count + 1, size + len(command))
-        self._pending[checked.digest] = Pending(command, checked, own, now_ms, now_ms, held=own)
+        self._pending[checked.digest] = Pending(command, checked, own, now_ms, now_ms)
+        if own:
+            self.hold(checked.digest, now_ms)
         return True
 
     def discard(self, digests: Iterable[bytes]) -> None:
@@ -84,6 +86,7 @@ class CommandPool:
             entry = self._pending.pop(digest, None)
             if entry is None:
                 continue
+            self._held.pop(digest, None)
             count, size = self._load[entry.checked.author]
             if count == 1:
                 del self._load[entry.checked.author]
@@ -94,12 +97,13 @@ class CommandPool:
         """Forget everything: the epoch that the commands are for is over."""
         self._pending.clear()
         self._load.clear()
+        self._held.clear()
 
     def new_view(self, now_ms: int) -> list[bytes]:
         """One's own commands, to be sent to a new coordinator, who starts with a clean slate."""
         own = []
         for entry in self._pending.values():
-            entry.shown = False
+            entry.shown_ms = None
             if entry.own:
                 entry.sent_ms = now_ms
                 own.append(entry.command)
@@ -123,9 +127,28 @@ class CommandPool:
         """When the oldest waiting command arrived."""
         return next((entry.added_ms for entry in self._pending.values()), None)
 
+    def hold(self, digest: bytes, now_ms: int) -> bool:
+        """Hold the coordinator to a waiting command from now on; False if it is held to it already."""
+        if digest in self._held or digest not in self._pending:
+            return False
+        self._held[digest] = now_ms
+        return True
+
+    def excuse(self, commands: Iterable[bytes], now_ms: int) -> None:
+        """The coordinator cannot have ordered these (a vote on a proposal that nobody has): the time for
+        which it is held to them begins anew."""
+        for command in commands:
+            digest = command_digest(command)
+            if self._held.pop(digest, None) is not None:
+                self._held[digest] = now_ms
+
+    def held(self) -> list[bytes]:
+        """The commands that the coordinator is held to."""
+        return [self._pending[digest].command for digest in self._held]
+
     def held_since(self) -> int | None:
-        """When the oldest command arrived that the coordinator is held to."""
-        return next((entry.added_ms for entry in self._pending.values() if entry.held), None)
+        """Since when the coordinator is held to the command for which that is the longest."""
+        return next(iter(self._held.values()), None)
 
     def due(self, now_ms: int, repeat_ms: int) -> list[bytes]:
         """One's own commands that were last sent at least `repeat_ms` ago; they count as sent now."""
@@ -136,16 +159,22 @@ class CommandPool:
                 due.append(entry.command)
         return due
 
-    def overdue(self, added_before_ms: int) -> list[bytes]:
-        """What to show to all members: everything that arrived by then, once, if the coordinator is held to
-        some.
+    def overdue(self, now_ms: int, late_ms: int) -> list[bytes]:
+        """What to show to all members: what arrived at least `late_ms` ago, if the coordinator has been held
+        to some of it for that long. One's own is shown again after twice that time: messages get lost.
 
         Others' commands go along, since one's own may depend on them (a vote on its proposal).
         """
-        late = [entry for entry in self._pending.values() if entry.added_ms <= added_before_ms]
-        if not any(entry.held and not entry.shown for entry in late):
+        late, is_time = [], False
+        for digest, entry in self._pending.items():
+            if now_ms - entry.added_ms < late_ms:
+                break
+            shown_ms = entry.shown_ms
+            if shown_ms is None or (entry.own and now_ms - shown_ms >= 2 * late_ms):
+                late.append(entry)
+                is_time = is_time or now_ms - self._held.get(digest, now_ms) >= late_ms
+        if not is_time:
             return []
-        fresh = [entry for entry in late if not entry.shown]
-        for entry in fresh:
-            entry.shown = True
-        return [entry.command for entry in fresh]
+        for entry in late:
+            entry.shown_ms = now_ms
+        return [entry.command for entry in late]

@@ -6,10 +6,11 @@ the `Effects` to carry out before the next.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from replication.errors import PeerError
-from replication.ordering.application import CommandError, Execution
+from replication.identity import keys
+from replication.ordering.application import CommandError, Execution, command_digest
 from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate, check_certificate
 from replication.ordering.core import BlockRefusedError, Candidate, Restored
@@ -32,12 +33,14 @@ from replication.ordering.messages import (
 from replication.ordering.pacemaker import ReplicaSettings
 from replication.ordering.pool import PoolFullError
 from replication.ordering.signing import SignState
-from replication.ordering.statements import Phase, Statement, Timeout, is_signed_by_member
+from replication.ordering.statements import Phase, Statement, Timeout
 from replication.ordering.view_change import ViewChange
 
 __all__ = ["BlockRefusedError", "Replica", "ReplicaSettings", "Restored"]
 
 E_ = TypeVar("E_", bound=Execution)
+
+_SELECTIONS_A_SWEEP: Final = 8
 
 
 class Replica(ViewChange[E_]):
@@ -49,7 +52,8 @@ class Replica(ViewChange[E_]):
         self._now_ms = now_ms
         if self._signer.state.epoch < self.members.epoch:
             # The block that ended the epoch was kept, and the crash came before the new epoch's state was.
-            self._signer.begin_epoch(self.members.epoch, self._signer.state.nonce)
+            self._signer.begin_epoch(self.members.epoch)
+        self._remember_record()
         self._restore_view()
         self._pacemaker.entered_ms = now_ms
         self._check_incarnation()
@@ -130,6 +134,7 @@ class Replica(ViewChange[E_]):
             self._deferred = None
             return self.receive(*deferred, now_ms)
         self._open_view()
+        self._lock_late()
         if self._candidate is None:
             self._propose()
         elif self.is_coordinator and now_ms - self._candidate.sent_ms >= self._settings.repeat_ms:
@@ -155,15 +160,24 @@ class Replica(ViewChange[E_]):
                 times.append(oldest + settings.gather_ms)
             if deadline is not None and now_ms <= deadline:
                 times.append(deadline + 1)
-        elif self._candidate is not None and self.is_coordinator:
+        elif self._candidate is not None and self.is_coordinator and not self.timed_out:
             times.append(self._candidate.sent_ms + settings.repeat_ms)
-        if not self.is_coordinator and not self.timed_out:
-            times.append(max(self._suspicion_due_ms(), now_ms + 1))
-        if self.timed_out:
-            times.append(self._complained_ms + settings.repeat_ms)
+        watch_ms = self._watch_due_ms()
+        if watch_ms is not None:
+            times.append(watch_ms)
         return max(now_ms, min(times))
 
     # Restart.
+
+    def _remember_record(self) -> None:
+        """What others have signed, as far as this disk shows it: one of them may have to be told."""
+        state, epoch = self._signer.state, self.members.epoch
+        for certificate in (self._certificate, state.lock):
+            if certificate is not None and certificate.key.epoch == epoch:
+                self._record_certificate(certificate)
+        if state.opened is not None and state.opened.epoch == epoch:
+            for timeout in state.opened.timeouts:
+                self._record(timeout)
 
     def _restore_command(self, command: bytes) -> None:
         try:
@@ -173,20 +187,22 @@ class Replica(ViewChange[E_]):
 
     def _resume_block(self) -> None:
         """The block that was being voted on, if this view is still its view, and the statements about it."""
-        state = self._signer.state
-        last = state.prepare
-        body = self._bodies.get(last.key.block_hash) if last is not None else None
-        if last is None or body is None or last.key != self._statement_key(Phase.PREPARE, body):
+        state, now_ms = self._signer.state, self._now_ms
+        for last in (state.commit, state.prepare):
+            body = self._bodies.get(last.key.block_hash) if last is not None else None
+            if last is None or body is None:
+                continue
+            if last.key == self._statement_key(last.key.phase, body):
+                break
+        else:
             return
-        self._candidate = Candidate(body, self._execute(body), self._now_ms)
+        self._candidate = Candidate(body, self._execute(body), now_ms, now_ms)
         lock = self._current_lock()
         if lock is not None and lock.key.block_hash == body.hash and lock.key.view == self.view:
             self._candidate.prepared = lock
-        self._is_open = self.is_coordinator
-        self._acknowledge(last)
-        commit = state.commit
-        if commit is not None and commit.key == self._statement_key(Phase.COMMIT, body):
-            self._acknowledge(commit)
+        for stored in (state.prepare, state.commit):
+            if stored is not None and stored.key == self._statement_key(stored.key.phase, body):
+                self._acknowledge(stored)
         self._repeat_step(everyone=True)
 
     # Messages.
@@ -231,12 +247,8 @@ class Replica(ViewChange[E_]):
             raise PeerError(f"{sender}: {error}") from error
         if is_new and checked.announce:
             self._out.seen.append(command)
-        entry = self._pool.get(checked.digest)
-        if message.overdue and entry is not None and not entry.held:
-            entry.held = True
-            entry.added_ms = self._now_ms if is_new else entry.added_ms
-            if not self.is_coordinator:
-                self._send(self.coordinator, CommandMessage(command))
+        if message.overdue and self._pool.hold(checked.digest, self._now_ms) and not self.is_coordinator:
+            self._send(self.coordinator, CommandMessage(command))
 
     def _is_void(self, command: bytes) -> bool:
         return command in self._application.select((command,), self._head.time_ms + 1).void
@@ -246,15 +258,39 @@ class Replica(ViewChange[E_]):
         overdue."""
         self._swept_ms = self._now_ms
         self._pool.expire(self._now_ms)
-        if self.is_coordinator:
+        if self._can_lead:
             return  # proposing drops what is void
         waiting = self._pool.commands()
         if waiting:
-            void = self._application.select(waiting, self._head.time_ms + 1).void
-            self._pool.discard(self._application.check(command).digest for command in void)
+            selection = self._application.select(waiting, self._head.time_ms + 1)
+            self._pool.discard(command_digest(command) for command in selection.void)
+            self._excuse_coordinator(set(selection.commands))
         for command in self._pool.due(self._now_ms, self._settings.repeat_ms * 5):
-            self._send(self.coordinator, CommandMessage(command))
+            if not self.is_coordinator:
+                self._send(self.coordinator, CommandMessage(command))
         self._show_overdue()
+
+    @property
+    def _can_lead(self) -> bool:
+        """Whether this member coordinates and may propose. One that may not is no better than a follower."""
+        is_open = self._is_open or self.view == 0
+        return self.is_coordinator and is_open and not self.muted and not self.timed_out
+
+    def _excuse_coordinator(self, ready: set[bytes]) -> None:
+        """Do not hold the coordinator to commands that could not be ordered now, alone or with others.
+
+        What must go alone hides the rest of a selection: so it is set aside, and the others looked at again.
+        """
+        time_ms = max(self._now_ms, self._head.time_ms + 1)
+        waiting = [command for command in self._pool.held() if command not in ready]
+        for _ in range(_SELECTIONS_A_SWEEP):
+            if not waiting:
+                return
+            ready = set(self._application.select(waiting, time_ms).commands)
+            if not ready:
+                break
+            waiting = [command for command in waiting if command not in ready]
+        self._pool.excuse(waiting, self._now_ms)
 
     def _on_heartbeat(self, sender: str, message: Heartbeat) -> None:
         if message.latest is not None and message.latest.key.height > self.height:
@@ -285,21 +321,26 @@ class Replica(ViewChange[E_]):
 
     def _check_own(self, item: Statement | Timeout) -> None:
         """Anyone who signed this signs no more: the state that should remember it was rolled back."""
-        state = self._signer.state
-        if item.signer != self.member or item.epoch != self.members.epoch or state.epoch != item.epoch:
+        if item.signer != self.member or self._is_remembered(item):
             return
-        if state.nonce != self._application.incarnation(self.member):
-            return  # another incarnation signed it; this one waits for its own epoch, and signs nothing here
-        if isinstance(item, Timeout):
-            remembered = item.view <= state.timed_out_view
-        else:
-            last = state.last(item.key.phase)
-            remembered = last is not None and item.key.position <= last.key.position
-        if remembered or not is_signed_by_member(item, self._cluster_id, self.members):
+        # By one's own key: the record may be as old as the state, and not know the members of that epoch.
+        if not keys.verify(self._key.public_key, item.signature, item.sign_bytes(self._cluster_id)):
             return
         self._signer.mute(
             "a peer holds a statement of this member that its own state does not know: was a backup restored?"
         )
         if self._restored.spare_nonce:
-            self._signer.state = SignState(self.members.epoch, self._restored.spare_nonce)
+            self._signer.state = SignState(self._signer.state.epoch, self._restored.spare_nonce)
             self._check_incarnation()
+
+    def _is_remembered(self, item: Statement | Timeout) -> bool:
+        """Whether the sign state is at least as new as this statement, or need not know of it."""
+        state = self._signer.state
+        if item.epoch != state.epoch:
+            return item.epoch < state.epoch
+        if state.epoch == self.members.epoch and state.nonce != self._application.incarnation(self.member):
+            return True  # another incarnation signed it; this one waits for its epoch, and signs nothing here
+        if isinstance(item, Timeout):
+            return item.view <= state.timed_out_view
+        last = state.last(item.key.phase)
+        return last is not None and item.key.position <= last.key.position

@@ -7,6 +7,7 @@ loaded again: a repeated request gets the stored statement, a conflicting one ra
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from replication.errors import InvariantError
@@ -18,7 +19,10 @@ __all__ = ["GuardedSigner", "SignState", "Signer"]
 
 
 class Signer(Protocol):
-    """A private key."""
+    """A private key, and the public key that verifies what it signs."""
+
+    @property
+    def public_key(self) -> bytes: ...
 
     def sign(self, message: bytes) -> bytes: ...
 
@@ -51,6 +55,16 @@ class SignState:
     def timed_out_view(self) -> int:
         """The highest view given up; -1 for none."""
         return -1 if self.timeout is None else self.timeout.timeout.view
+
+    @cached_property
+    def rests_on(self) -> int:
+        """Height up to which this member had committed when it signed this: a record that ends below was
+        rolled back."""
+        signed = (self.propose, self.prepare, self.commit, self.lock)
+        heights = [item.key.height - 1 for item in signed if item is not None]
+        if self.timeout is not None:
+            heights.append(self.timeout.timeout.committed_height)
+        return max(heights, default=0)
 
 
 class GuardedSigner:
@@ -112,8 +126,16 @@ class GuardedSigner:
         return statement
 
     def lock(self, certificate: Certificate) -> None:
-        """Remember the prepare certificate that a COMMIT promises to carry into later views."""
-        self.state = replace(self.state, lock=certificate)
+        """Remember the prepare certificate that a COMMIT promises to carry into later views.
+
+        A lock only ever rises: one of an earlier view, of a height below, or of another epoch changes
+        nothing.
+        """
+        key, held = certificate.key, self.state.lock
+        if key.epoch != self.state.epoch:
+            return
+        if held is None or (key.height, key.view) > (held.key.height, held.key.view):
+            self.state = replace(self.state, lock=certificate)
 
     def time_out(
         self,
@@ -123,8 +145,9 @@ class GuardedSigner:
         seen: Statement | None,
     ) -> TimeoutReport:
         """Sign a TIMEOUT, once a view; the stored one for a view given up already. Raises InvariantError."""
-        if timeout.view == self.state.timed_out_view and self.state.timeout is not None:
-            return self.state.timeout
+        last = self.state.timeout
+        if last is not None and (last.timeout.epoch, last.timeout.view) == (timeout.epoch, timeout.view):
+            return last
         if self.muted or timeout.epoch != self.state.epoch or timeout.view < self.state.timed_out_view:
             raise InvariantError(
                 f"refusing to time out of view {timeout.view}: {self.muted or self.state.timeout}"
@@ -146,9 +169,12 @@ class GuardedSigner:
 
     def enter(self, opened: TimeoutCertificate | None) -> None:
         """Remember the certificate that opened the view; written with the next promise."""
-        self.state = replace(self.state, opened=opened)
+        if opened is None or opened.epoch == self.state.epoch:
+            self.state = replace(self.state, opened=opened)
 
-    def begin_epoch(self, epoch: int, nonce: bytes) -> None:
-        """A new epoch voids every statement of the old one."""
-        self.state = SignState(epoch, nonce)
+    def begin_epoch(self, epoch: int) -> None:
+        """A new epoch voids every statement of the old one. What was signed in this very epoch, or a later
+        one, still holds: then it is the record that was behind."""
+        if epoch > self.state.epoch:
+            self.state = SignState(epoch, self.state.nonce)
         self.muted = ""

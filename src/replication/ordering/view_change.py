@@ -60,10 +60,10 @@ class ViewChange(NormalCase[E_]):
         if state.opened is not None and state.opened.view + 1 == self.view:
             self._opened, self._floor = state.opened, state.opened.floor
         elif self.view > 0:
-            prepared = state.prepare
-            at_view = prepared is not None and prepared.key.view == self.view
-            key = prepared.key if prepared is not None else None
-            self._floor = Floor(key.height - 1, key.block_hash) if at_view and key is not None else None
+            # Entered by a certificate. What was signed here since shows the floor, as the certificate did.
+            signed = (item for item in (state.commit, state.prepare) if item is not None)
+            keys = [item.key for item in signed if item.key.view == self.view]
+            self._floor = Floor(keys[0].height - 1, keys[0].block_hash) if keys else None
         if state.timeout is not None:
             self._pacemaker.add_timeout(state.timeout)
 
@@ -73,9 +73,9 @@ class ViewChange(NormalCase[E_]):
         """Suspect, or repeat what was said before: complaints and timeouts are never sent only once."""
         if self.muted:
             return
-        if self.timed_out:
-            report = self._signer.state.timeout
-            if report is not None and report.timeout.view == self.view and self._may_complain():
+        report = self._standing_timeout()
+        if report is not None:
+            if self._may_complain():
                 self._send(None, TimeoutMessage(report))
             return
         if not self._reason_to_suspect():
@@ -87,6 +87,11 @@ class ViewChange(NormalCase[E_]):
             self._send(None, SuspectMessage(suspect))
             self._consider_timeout()
 
+    def _standing_timeout(self) -> TimeoutReport | None:
+        """The TIMEOUT by which this member gave up the view it is in; None while it has not."""
+        report = self._signer.state.timeout
+        return report if report is not None and report.timeout.view >= self.view else None
+
     def _may_complain(self) -> bool:
         """Whether it is time to repeat a complaint; if so, it counts as repeated."""
         if self._now_ms - self._complained_ms < self._settings.repeat_ms:
@@ -96,39 +101,64 @@ class ViewChange(NormalCase[E_]):
 
     def _reason_to_suspect(self) -> str:
         """Why the coordinator of this view is suspected; empty when it is not."""
-        pacemaker, now_ms = self._pacemaker, self._now_ms
-        if self.is_coordinator:
-            return ""
+        return next((reason for due_ms, reason in self._grounds() if self._now_ms > due_ms), "")
+
+    def _grounds(self) -> list[tuple[int, str]]:
+        """What the coordinator may come to be suspected for, each with the time after which it is.
+
+        A block that does not get through is a ground even for the coordinator itself: if members gave up the
+        view, nobody else may have reason to complain.
+        """
+        pacemaker, settings = self._pacemaker, self._settings
+        entered, idle, busy = pacemaker.entered_ms, pacemaker.idle_timeout_ms, pacemaker.busy_timeout_ms
         if pacemaker.distrusted:
-            return pacemaker.distrusted
-        if now_ms - pacemaker.silent_since(now_ms) > pacemaker.idle_timeout_ms:
-            return f"nothing valid came from {self.coordinator} for {pacemaker.idle_timeout_ms} ms"
-        held = self._pool.held_since()
-        if held is not None and now_ms - max(held, pacemaker.entered_ms) > pacemaker.busy_timeout_ms:
-            return f"a command has waited for more than {pacemaker.busy_timeout_ms} ms"
-        return ""
+            return [(entered, pacemaker.distrusted)]
+        grounds = []
+        if self._candidate is not None:
+            since = max(self._candidate.since_ms, entered)
+            grounds.append((since + busy, f"block {self.height + 1} is not committed after {busy} ms"))
+        if self.is_coordinator:
+            return grounds
+        grounds.append(
+            (
+                pacemaker.silent_since(self._now_ms) + idle,
+                f"nothing valid came from {self.coordinator} for {idle} ms",
+            )
+        )
+        if not (self.view == 0 or self._is_open or self._application.recorded_view >= self.view):
+            grounds.append((entered + idle, f"{self.coordinator} has not opened view {self.view}"))
+        held, deadline = self._pool.held_since(), self._application.next_deadline_ms()
+        if held is not None:
+            grounds.append((max(held, entered) + busy, f"a command has waited for more than {busy} ms"))
+        if deadline is not None:
+            # The coordinator's clock may lie behind by as much as it may lie ahead.
+            due_ms = max(deadline + settings.clock_ahead_ms, entered) + busy
+            grounds.append((due_ms, f"a block has been due for more than {busy} ms"))
+        return grounds
 
     @property
     def suspected(self) -> str:
         """Why this member suspects the coordinator now; empty when it does not. For status displays."""
         return "" if self.muted or self.timed_out else self._reason_to_suspect()
 
-    def _suspicion_due_ms(self) -> int:
-        """When the coordinator will have to be suspected, if nothing changes."""
-        pacemaker = self._pacemaker
-        due = pacemaker.silent_since(self._now_ms) + pacemaker.idle_timeout_ms + 1
-        held = self._pool.held_since()
-        if held is not None:
-            since = max(held, pacemaker.entered_ms)
-            due = min(due, since + pacemaker.busy_timeout_ms + 1)
-        return due
+    def _watch_due_ms(self) -> int | None:
+        """When `_watch_coordinator` has something to do, if nothing changes; None for never."""
+        if self.muted:
+            return None
+        repeat_ms = self._complained_ms + self._settings.repeat_ms
+        if self._standing_timeout() is not None:
+            return repeat_ms
+        due_ms = min((due_ms + 1 for due_ms, _ in self._grounds()), default=None)
+        if due_ms is None or due_ms > self._now_ms:
+            return due_ms
+        return repeat_ms if self._pacemaker.has_suspected(self.member, self.view) else due_ms
 
     def _show_overdue(self) -> None:
         """Half way to suspicion, show all members what the coordinator does not order."""
         half = self._pacemaker.busy_timeout_ms // 2
-        if self.is_coordinator or self._now_ms - self._pacemaker.entered_ms < half:
+        if self._now_ms - self._pacemaker.entered_ms < half:
             return
-        for command in self._pool.overdue(self._now_ms - half):
+        for command in self._pool.overdue(self._now_ms, half):
             self._send(None, CommandMessage(command, overdue=True))
 
     def _on_suspect(self, sender: str, suspect: Suspect) -> None:
@@ -248,6 +278,7 @@ class ViewChange(NormalCase[E_]):
         key = certificate.key
         if key.view > self.view:
             self._enter(key.view, Floor(key.height - 1, key.block_hash), None)
+            self._is_open = not self.is_coordinator
 
     def _enter(self, view: int, floor: Floor, opened: TimeoutCertificate | None) -> None:
         """Begin a view. Per-view collections are cleared; the lock never is."""
@@ -257,6 +288,7 @@ class ViewChange(NormalCase[E_]):
         self._is_open = False
         self._opening = self._seen = self._deferred = None
         self._candidate = None
+        self._executions.clear()
         self._prepares.clear()
         self._commits.clear()
         self._signer.enter(opened)
@@ -328,4 +360,5 @@ class ViewChange(NormalCase[E_]):
             check_timeout_certificate(certificate, self._cluster_id, self.members, self._base_height)
             self._enter_checked(sender, certificate)
         if opening.view == self.view:
+            self._is_open = True
             self._pacemaker.heard(self._now_ms)
