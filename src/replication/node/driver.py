@@ -336,9 +336,14 @@ class Driver:
             self._counters.writes += 1
             withdrawn, self._withdrawn = self._withdrawn, []
             self._is_writing = True
-            await self._loop.run_in_executor(self._worker, self._recorder.write, batch.persist, withdrawn)
+            try:
+                await self._loop.run_in_executor(self._worker, self._recorder.write, batch.persist, withdrawn)
+            except BaseException:
+                batch.give_up(_stopping)
+                raise
             self._is_writing = False
             if self.fatal.done():
+                batch.give_up(_stopping)
                 return
         for send in late:
             self._transport.send(send.to, send.message)

@@ -329,6 +329,7 @@ class Feeder:
                 self._submit_again(batch, entry.command, now_ms)
             else:
                 self.own.forget(entry.digest)
+                self._voter.look_for_refused({entry.digest: outcome})
                 batch.answers.append((entry, outcome))
                 batch.withdrawn.append(entry.digest)
         self._replica.withdraw(batch.withdrawn)

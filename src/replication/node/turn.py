@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from replication.ledger.application import BlockExecution, Outcome
@@ -50,6 +51,11 @@ class Batch:
         self.committed += effects.committed
         self.behind += effects.behind
         self.seen += effects.seen
+
+    def give_up(self, error: Callable[[], Exception]) -> None:
+        """The batch could not be made durable: whoever was to be answered gets an error of this kind."""
+        for entry, _ in self.answers:
+            entry.fail(error())
 
     def split_sends(self) -> tuple[list[Send], list[Send]]:
         """What may leave before anything is written, and what may not.

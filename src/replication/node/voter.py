@@ -137,7 +137,7 @@ class Voter:
             elif entry.event_type in ("tally", "expired"):
                 self._finished(entry.proposal_id or "")
         if self._offers:
-            self._look_for_refused(execution.outcomes)
+            self.look_for_refused(execution.outcomes)
 
     def consider_open(self, proposals: Iterable[tuple[OpenProposal, int]]) -> None:
         """At start: vote on what is open and was not voted on. Each proposal comes with the time at which
@@ -277,9 +277,9 @@ class Voter:
             self._stands.pop(digest, None)
             self.ballots.finished(digest)
 
-    def _look_for_refused(self, outcomes: Mapping[bytes, Outcome]) -> None:
-        """Announced proposals that were ordered and refused. They could be ordered again; but nobody waits
-        for that."""
+    def look_for_refused(self, outcomes: Mapping[bytes, Outcome]) -> None:
+        """Announced proposals that were refused, by digest of their commands. They could be ordered again;
+        but nobody waits for that."""
         refusals = [digest for digest, outcome in outcomes.items() if not outcome.accepted]
         for digest in [self._offers[offer] for offer in refusals if offer in self._offers]:
             if digest in self.ballots:
