@@ -16,4 +16,4 @@ record and at every signature that left a node.
 
 A run passes only if every fault took effect: otherwise it is NOT RUN. A production node knows nothing of all
 this: what has to happen inside a process is done by a wrapper (`node_with_faults`) that changes the server
-from outside. """
+from outside."""

@@ -25,7 +25,7 @@ class Behaviour:
 
     `install` replaces functions of the node's modules, before the server starts. What it puts there asks
     `control.armed(name)` each time it could act, and calls `control.effect(armed, text)` before it does.
-    `lies`: the member may be blamed for it. `ends`: the process may end because of it. """
+    `lies`: the member may be blamed for it. `ends`: the process may end because of it."""
 
     name: str
     group: Group

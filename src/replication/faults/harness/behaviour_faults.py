@@ -90,6 +90,7 @@ def behaviour_fault(behaviour: Behaviour) -> type[Fault]:
 class Twin(Fault):
     """A second process with the same key and a copy of everything: two nodes that both think they are the
     member.
+
     """
 
     kind: ClassVar[Kind] = Kind(

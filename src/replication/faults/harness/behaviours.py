@@ -1,7 +1,7 @@
 """The registry of behaviours. Each is a kind of fault of the same name, so that scenarios can use it at once.
 
 To add some: write a module with a tuple `BEHAVIOURS_HERE` of `Behaviour` objects, and name the module here.
-The parser, `acp faults list`, the wrapper process and the drill find them in `BEHAVIOURS`. """
+The parser, `acp faults list`, the wrapper process and the drill find them in `BEHAVIOURS`."""
 
 from __future__ import annotations
 

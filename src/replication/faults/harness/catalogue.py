@@ -14,12 +14,14 @@ from replication.faults.harness.storage_faults import STORAGE_FAULTS
 
 __all__ = ["FAULTS", "KINDS"]
 
-FAULTS: Final[Mapping[str, type[Fault]]] = MappingProxyType(
-    {
-        fault.kind.name: fault
-        for fault in (*PROCESS_FAULTS, *NETWORK_FAULTS, *STORAGE_FAULTS, *BEHAVIOUR_FAULTS)
-    }
+_ALL: Final[tuple[type[Fault], ...]] = (
+    *PROCESS_FAULTS,
+    *NETWORK_FAULTS,
+    *STORAGE_FAULTS,
+    *BEHAVIOUR_FAULTS,
 )
+
+FAULTS: Final[Mapping[str, type[Fault]]] = MappingProxyType({fault.kind.name: fault for fault in _ALL})
 """The class of each kind."""
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({name: fault.kind for name, fault in FAULTS.items()})

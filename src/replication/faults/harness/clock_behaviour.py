@@ -1,7 +1,7 @@
 """A host whose clock is wrong: `time.time` and `time.time_ns` of the process, changed from outside.
 
 Only the wall clock. `time.monotonic`, the dates by which TLS judges certificates, and the kernel's own timers
-stay right, as they do on a real host whose wall clock is set. """
+stay right, as they do on a real host whose wall clock is set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _WrongClock:
             return now
         elapsed = time.monotonic_ns() - self._since_ns
         off = armed.settings["jump_seconds"] * 1e9 + elapsed * (armed.settings["speed"] - 1.0)
-        return now + round(off)
+        return now + int(off)
 
     def time(self) -> float:
         """In place of `time.time`."""

@@ -38,6 +38,7 @@ def digest_of(path: Path) -> str:
 def write_back_wal(database: Path) -> None:
     """Let SQLite move everything from the -wal into the database file, as it does when it is closed in good
     order.
+
     """
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

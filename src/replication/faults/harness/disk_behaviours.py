@@ -109,7 +109,7 @@ def _on_statements(before: Any) -> None:
                 before("COMMIT")
             return super().__exit__(*details)
 
-    def watched_connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    def watched_connect(*arguments: Any, **options: Any) -> Any:
         if "factory" in options:  # another behaviour watches already: build on it
             options["factory"] = type("Watched", (Watched, options["factory"]), {})
         else:
@@ -128,7 +128,7 @@ BEHAVIOURS_HERE: Final = (
     Behaviour(
         name="disk-error",
         group=Group.STORAGE,
-        summary="writes or syncs of the journal or the record fail, once, some times or for ever; the node must stop",
+        summary="writes or syncs of the journal or the record fail, once or for ever; the node must stop",
         settings={
             "file": Choice("journal", ("journal", "ledger")),
             "operation": Choice("sync", ("write", "sync")),

@@ -2,7 +2,7 @@
 
 A fault that has left no `Effect` when it is over was not there: the run then counts as NOT RUN, however green
 its checks are. What a fault expects of the nodes it hits (that one refuses to start on a damaged file, say)
-and does not find is a `Violation`, like one that a checker finds. """
+and does not find is a `Violation`, like one that a checker finds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Kind:
 
     `blames`: nodes hit by it may be accused in the record, since they really contradict themselves.
     `instant`: it is over as soon as it is done, and takes no duration. `default_target` is used where a
-    scenario names none. """
+    scenario names none."""
 
     name: str
     group: Group
@@ -71,6 +71,7 @@ class Planned:
     """One fault in the schedule of a run, times in milliseconds from the start of the load.
 
     `end_ms` is None for one that lasts until everything is healed, or, if it is `permanent`, to the very end.
+
     """
 
     number: int
@@ -109,7 +110,7 @@ class Fault(ABC):
     """One fault on its way: made when its time has come, with the members that are hit then.
 
     `begin` imposes it, `observe` looks from time to time whether it shows, `end` heals it and waits until
-    that is done. Each may raise `NotPossibleError`. """
+    that is done. Each may raise `NotPossibleError`."""
 
     kind: ClassVar[Kind]
 
@@ -146,7 +147,7 @@ class Fault(ABC):
     async def begin(self) -> None:
         """Impose the fault."""
 
-    async def observe(self) -> None:
+    async def observe(self) -> None:  # noqa: B027  # most faults show by themselves
         """Look whether it shows. Called every now and then while it lasts, and once before `end`."""
 
     @abstractmethod

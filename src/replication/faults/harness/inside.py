@@ -87,6 +87,7 @@ class InsideFolder:
 class Control:
     """The node's view: what is armed at this moment. Safe to ask from any thread, and cheap enough to ask
     always.
+
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,6 +113,7 @@ class Control:
     def effect(self, armed: Armed, text: str) -> None:
         """Write down what is about to happen. It is with the kernel when this returns, and survives
         SIGKILL.
+
         """
         if self.count(f"effects of {armed.key}") <= MAX_EFFECTS:
             line = json.dumps({"key": armed.key, "text": text}) + "\n"

@@ -1,7 +1,7 @@
 """All directed links of a cluster, and the shapes that networks break into.
 
 Node A reaches B through the proxy of the link A -> B, because A's configuration says so (`[peers]`). All that
-A sends to B travels on connections that A opened, so a link cut is A unheard by B; B is still heard by A. """
+A sends to B travels on connections that A opened, so a link cut is A unheard by B; B is still heard by A."""
 
 from __future__ import annotations
 
@@ -101,6 +101,7 @@ def shape_cuts(shape: str, members: Sequence[str], hit: Sequence[str], draw: ran
     * ring: everybody hears only its two neighbours, in an order that is drawn.
     * bridge: two sides that only the first member `hit` can speak to.
     * chain: as ring, but open, so that news must travel from end to end.
+
     """
     order = list(members)
     draw.shuffle(order)

@@ -1,7 +1,7 @@
 """A member that leaves out, delays or does not hear some messages: faulty without saying anything false.
 
 With these, a voter is silent or omits selectively; a coordinator stalls while its heart beats, or censors a
-member. Kinds of messages are named after the classes of `replication.ordering.messages`. """
+member. Kinds of messages are named after the classes of `replication.ordering.messages`."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ BEHAVIOURS_HERE: Final = (
     Behaviour(
         name="silent",
         group=Group.VOTER,
-        summary="the node does not send some kinds of messages, to some members or to all; all else works",
+        summary="the node does not send some kinds of messages, to some members or to all",
         settings={"messages": _WHICH, "to": Words((ALL_MESSAGES,))},
         install=_install_silent,
     ),
@@ -127,7 +127,7 @@ BEHAVIOURS_HERE: Final = (
     Behaviour(
         name="deaf",
         group=Group.COORDINATOR,
-        summary="the node ignores some kinds of messages of some members or of all: a coordinator that censors",
+        summary="the node ignores some kinds of messages of some members, or of all: censorship",
         settings={"messages": _WHICH, "to": Words((ALL_MESSAGES,))},
         install=_install_deaf,
     ),

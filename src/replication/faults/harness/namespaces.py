@@ -7,7 +7,7 @@ alive. The drill's clients sit at the bridge.
 
 A cable is pulled by taking the bridge's end down; packets from one node to another are lost by a blackhole
 route. Unlike behind a proxy, the node's own kernel sees all that: retransmissions, time-outs, unreachable
-hosts. """
+hosts."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def why_not() -> str | None:
 class _Place:
     """One node's namespace: the process that keeps it, the names of both ends of its cable, and its
     address.
+
     """
 
     keeper: subprocess.Popen[bytes]

@@ -84,8 +84,8 @@ class LinkFault(Fault):
         seen = self.links.counters(self.pairs).since(self._before)
         if self.took_effect:
             self.effect(
-                f"in total {seen.stalled_bytes} bytes held back, {seen.refused + seen.reset} connections refused or "
-                f"broken, {seen.late_chunks} chunks late"
+                f"in total {seen.stalled_bytes} bytes held back, {seen.late_chunks} chunks late, "
+                f"{seen.refused + seen.reset} connections refused or broken"
             )
         self.links.lift(self.key)
 
@@ -96,7 +96,7 @@ class Partition(LinkFault):
     kind: ClassVar[Kind] = Kind(
         "partition",
         Group.NETWORK,
-        "the network falls apart: isolate, halves, ring, bridge, chain; both ways or one way; stalled or refused",
+        "the network falls apart: isolate, halves, ring, bridge or chain; both ways or one way",
         settings={
             "shape": Choice("isolate", SHAPES),
             "direction": DIRECTION,
@@ -380,7 +380,7 @@ class CertificateExpires(StoppingFault):
 
     It is started on a certificate that is valid for a few seconds only. When it has expired, the connections
     are broken: nobody may accept the node any more, and its next start has to be refused. Healed by a new
-    certificate. """
+    certificate."""
 
     kind: ClassVar[Kind] = Kind(
         "certificate-expires",
@@ -448,5 +448,6 @@ def _misses(status: ClusterStatus, member: str) -> bool:
 
 
 NETWORK_FAULTS: Final[tuple[type[Fault], ...]] = (
-    Partition, Flapping, Delay, Bandwidth, Loss, HalfOpen, Clog, Reset, Cable, Blackhole, Packets, CertificateExpires,
+    Partition, Flapping, Delay, Bandwidth, Loss, HalfOpen, Clog, Reset, Cable, Blackhole, Packets,
+    CertificateExpires,
 )  # fmt: skip

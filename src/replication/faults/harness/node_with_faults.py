@@ -5,7 +5,7 @@ line.
 
 The server that runs is the one that `acp node` runs, started in the same way; each behaviour replaces some of
 its functions before it starts, and acts only while the drill has armed it. Nothing in a production node can
-be told to lie or to crash: what does that is here, in code that production never imports. """
+be told to lie or to crash: what does that is here, in code that production never imports."""
 
 from __future__ import annotations
 

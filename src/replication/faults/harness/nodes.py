@@ -2,14 +2,14 @@
 
 Several faults may hit one node at a time. Each that needs it down takes a `hold`; it is started again when
 the last hold is gone. A process that ends without a hold, and without anybody having said that it `may_end`,
-has failed by itself: the run fails with it. """
+has failed by itself: the run fails with it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import signal
+import signal as signals
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from replication.faults.harness.inside import InsideFolder
 from replication.node.home import NodeHome
 from replication.node.local.processes import log_tail, spawn_node
 
@@ -45,7 +46,7 @@ class NodeUnderTest:
     ) -> None:
         self.member = member
         self.home = NodeHome(home)
-        self.inside: Path | None = None
+        self.inside: InsideFolder | None = None
         self.exits: list[NodeExit] = []
         self.starts = 0
         self.paused = False
@@ -99,9 +100,10 @@ class NodeUnderTest:
         self.notice_end()
         self._may_end.discard(who)
 
-    async def hold(self, who: str, number: signal.Signals = signal.SIGKILL) -> int | None:
+    async def hold(self, who: str, number: signals.Signals = signals.SIGKILL) -> int | None:
         """Keep it down for `who`: signal the process, wait until it is gone, return its pid (None if none
         ran).
+
         """
         self.notice_end()  # an end before this moment was nobody's will
         self._holds.add(who)
@@ -110,8 +112,8 @@ class NodeUnderTest:
             self.notice_end()
             return None
         self.signal(number)
-        if number is not signal.SIGKILL:
-            self.signal(signal.SIGCONT)
+        if number is not signals.SIGKILL:
+            self.signal(signals.SIGCONT)
         await self._wait_gone(number)
         return pid
 
@@ -130,7 +132,7 @@ class NodeUnderTest:
             return False
         self._pauses.add(who)
         self.paused = True
-        self.signal(signal.SIGSTOP)
+        self.signal(signals.SIGSTOP)
         return True
 
     def resume(self, who: str) -> None:
@@ -138,11 +140,12 @@ class NodeUnderTest:
         self._pauses.discard(who)
         if not self._pauses and self.paused:
             self.paused = False
-            self.signal(signal.SIGCONT)
+            self.signal(signals.SIGCONT)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signals.Signals) -> None:
         """Send a signal to the process, which is a child of ours, so that its pid cannot have become
         another's.
+
         """
         if self._child is not None and self._child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -181,7 +184,7 @@ class NodeUnderTest:
 
     async def stop(self) -> None:
         """End it in good order, by force if it takes too long. For the end of a run."""
-        await self.hold("end of the run", signal.SIGTERM)
+        await self.hold("end of the run", signals.SIGTERM)
 
     def kill_now(self) -> None:
         """SIGKILL, and wait. For the way out after an error; blocks for a moment."""
@@ -189,12 +192,12 @@ class NodeUnderTest:
             self._child.kill()
             self._child.wait(STOP_SECONDS)
 
-    async def _wait_gone(self, number: signal.Signals) -> None:
+    async def _wait_gone(self, number: signals.Signals) -> None:
         give_up = time.monotonic() + STOP_SECONDS
         while self._child is not None:
             if self.notice_end() is not None:
                 return
-            if time.monotonic() > give_up and number is not signal.SIGKILL:
-                number = signal.SIGKILL
+            if time.monotonic() > give_up and number is not signals.SIGKILL:
+                number = signals.SIGKILL
                 self.signal(number)
             await asyncio.sleep(POLL_SECONDS)

@@ -70,6 +70,7 @@ class StoppingFault(Fault):
     async def wait_up(self, member: str, seconds: float = UP_SECONDS) -> bool:
         """Wait until a node answers, unless another fault has it. A node that does not come up is a
         violation.
+
         """
         node = self.site.nodes[member]
         begin = time.monotonic()
@@ -216,6 +217,7 @@ class StartTwice(Fault):
 class LimitFault(StoppingFault):
     """A limit of the kernel, lowered for a running process. It may end because of it, and comes back
     afterwards.
+
     """
 
     limit: ClassVar[int]
@@ -317,6 +319,7 @@ def run_node_to_its_end(home: NodeHome) -> tuple[int | None, str]:
     """Run the node of a home as an operator would, and wait until it refuses: exit code and last words.
 
     A process that does not refuse is killed; its code is None.
+
     """
     command = [sys.executable, "-m", "replication.cli", "node", "--home", str(home.path)]
     child = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
@@ -353,4 +356,12 @@ def last_words(text: str) -> str:
     return lines[-1][:300] if lines else "it said nothing"
 
 
-PROCESS_FAULTS: Final = (Kill, Terminate, Pause, CrashLoop, StartTwice, FewFiles, LittleMemory)
+PROCESS_FAULTS: Final[tuple[type[Fault], ...]] = (
+    Kill,
+    Terminate,
+    Pause,
+    CrashLoop,
+    StartTwice,
+    FewFiles,
+    LittleMemory,
+)

@@ -6,7 +6,7 @@ changed, lost in the middle, or put in another order, since that would only test
 
 A connection runs from the node that dialled (the source) to the one that listens (the target); *forward* is
 what the source sends. Each direction is a pump: a reader that takes in bytes up to a bound, and a writer that
-lets them go when their time has come. """
+lets them go when their time has come."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Impairment:
     are reset, open ones and new ones. `delay_ms` with up to `jitter_ms` more, for each chunk, never
     overtaking another. `bytes_per_second`: 0 for no limit. `loss_share`: the share of chunks that wait
     `loss_pause_ms` longer, as lost packets do. `clog`: a stalled direction takes in whatever comes, so that
-    it leaves as one burst. """
+    it leaves as one burst."""
 
     stall_forward: bool = False
     stall_backward: bool = False
@@ -260,6 +260,7 @@ class LinkProxy:
     def _due(self, pump: _Pump, size: int, now: float) -> float:
         """When a chunk that came `now` may leave: after the line has carried it, and not before an earlier
         one.
+
         """
         state = self.state
         pump.line_free = max(now, pump.line_free)

@@ -26,7 +26,7 @@
     recover_seconds = 15
 
 Unknown keys, values of the wrong type or out of range, unknown kinds and members that do not exist are
-refused, each with its place in the file. """
+refused, each with its place in the file."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ def read_scenario(path: Path) -> Scenario:
 
     Raises:
         ScenarioError: it cannot be read, is not TOML, or holds anything that is not legal.
+
     """
     try:
         with path.open("rb") as file:

@@ -44,6 +44,10 @@ def _nothing() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
+def _drill_rules() -> Rules:
+    return Rules(default_window_ms=0, max_active_proposals=1_000)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
     """The cluster of a drill.
@@ -52,13 +56,14 @@ class ClusterPlan:
     manual. `timing` overrides settings of the nodes' configuration, in milliseconds. `namespaces` gives each
     node a network of its own with real interfaces. Without `record_signatures`, nodes that no fault needs to
     reach into are started with the very command of production, and nothing is known about what they signed.
+
     """
 
     nodes: int = 4
     policy: str = "approve"
     policies: Mapping[str, str] = field(default_factory=_nothing)
     timing: Mapping[str, int] = field(default_factory=_nothing)
-    rules: Rules = Rules(default_window_ms=0, max_active_proposals=1_000)
+    rules: Rules = field(default_factory=_drill_rules)
     namespaces: bool = False
     record_signatures: bool = True
 
@@ -70,7 +75,7 @@ class WorkloadPlan:
     `proposers` propose and wait for the decision, each with a pause of `pause_ms` in between; `readers` read
     from random nodes; members with a manual policy get a voter each. `repeat_share` of the proposals are sent
     again under their request id, `execute_share` of the approved ones are executed. `seconds` is how long the
-    phase of faults lasts; `call_seconds` is how long a client waits for an answer. """
+    phase of faults lasts; `call_seconds` is how long a client waits for an answer."""
 
     seconds: float = 8.0
     proposers: int = 3
@@ -86,7 +91,7 @@ class FaultSpec:
     """One fault as the scenario has it.
 
     `at_seconds` is from the start of the load. Without `for_seconds` it lasts until everything is healed; if
-    it is `permanent`, it is never healed. `targets` are member ids or selectors such as "coordinator". """
+    it is `permanent`, it is never healed. `targets` are member ids or selectors such as "coordinator"."""
 
     kind: str
     targets: tuple[str, ...]
@@ -102,7 +107,7 @@ class RandomFaults:
     `for_seconds`.
 
     They lie between `from_seconds` and the end of the phase of faults. At most `at_once` nodes are hit at a
-    time. """
+    time."""
 
     choices: tuple[FaultSpec, ...]
     every_seconds: tuple[float, float] = (0.5, 2.0)
@@ -119,7 +124,7 @@ class Bounds:
     all nodes have one record, within `recover_seconds`. `decisions` is how many are needed in the whole run.
     `stall_seconds` is the longest time that may pass without a decision before the healing. `views` is the
     lowest and the highest view that the drill may end in. `innocent` says that nobody may be accused, not
-    even the nodes that were at fault. """
+    even the nodes that were at fault."""
 
     recover_seconds: float = 20.0
     decisions_after_healing: int = 10

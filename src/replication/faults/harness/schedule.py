@@ -3,7 +3,7 @@ starts.
 
 The same scenario and seed give the same schedule. Selectors such as "coordinator" stay as they are: who that
 is shows only when the time has come. What is drawn ("random", "minority") depends on the seed and the fault's
-number alone. """
+number alone."""
 
 from __future__ import annotations
 

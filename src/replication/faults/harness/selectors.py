@@ -47,7 +47,7 @@ def resolve_targets(
     """The members that `targets` mean now, in the order of the cluster, each once.
 
     `members` are all of them in order; `coordinator` is one of them. Drawn members are the same for the same
-    state of `draw`. """
+    state of `draw`."""
     chosen: set[str] = set()
     for target in targets:
         chosen.update(_resolve(target, members, coordinator, draw))

@@ -39,6 +39,7 @@ REQUIRED: Final = _Required()
 class Setting:
     """One setting. `read` gives the value if it is legal, and raises `ValueError` with what is legal
     otherwise.
+
     """
 
     default: Any = REQUIRED
@@ -135,6 +136,7 @@ def read_settings(
     """The settings of a fault, with defaults filled in. `also` are keys that somebody else reads.
 
     Raises `ScenarioError` for a key that is unknown or missing, and for a value that is not legal.
+
     """
     for key in given:
         if key not in known and key not in also:

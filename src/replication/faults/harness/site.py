@@ -27,7 +27,7 @@ class Site:
     """A cluster under test.
 
     `observer` is a client that only looks. `links` and `namespaces` are there only if the scenario needs
-    them. `began` is when the load started, by the monotonic clock. """
+    them. `began` is when the load started, by the monotonic clock."""
 
     directory: Path
     members: tuple[str, ...]

@@ -3,7 +3,7 @@
 A node that starts on ruined files has two ways: it *refuses* (it ends with an error, and signs nothing), or
 it *recovers* (it fetches from its peers what it lost). What it must never do is go on as if nothing had
 happened, which the checkers find out: exports that differ, signatures that contradict each other. A node that
-refuses is repaired when the fault ends, by what an operator would do. """
+refuses is repaired when the fault ends, by what an operator would do."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def sqlite_files(home: NodeHome) -> list[Path]:
 class DamageFault(StoppingFault):
     """Takes nodes down with SIGKILL, ruins their files, starts them, and repairs them at the end if they
     refused.
+
     """
 
     def damage(self, home: NodeHome) -> str:
@@ -322,7 +323,7 @@ class DiskFull(LimitFault):
     """No file can grow any more: the kernel refuses each write beyond what is there. The node has to stop.
 
     By the limit on file sizes of the running process, so that it is the kernel's refusal (EFBIG instead of
-    ENOSPC), met by the journal and by SQLite alike. """
+    ENOSPC), met by the journal and by SQLite alike."""
 
     limit = resource.RLIMIT_FSIZE
     kind: ClassVar[Kind] = Kind(
