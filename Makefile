@@ -39,7 +39,7 @@ generate = $(PROTOC) --python_out=$(1) --plugin=$(BIN)/protoc-gen-mypy --mypy_ou
 	$(PROTOC) --grpc_python_out=$(1) --plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
 	$(filter %_service.proto,$(PROTO_FILES))
 
-.PHONY: help run test lint fmt types proto proto-check bench soak unit floors pythons lock clean
+.PHONY: help run test simulate drill lint fmt types proto proto-check bench soak unit floors pythons lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -47,8 +47,14 @@ help: ## list the targets
 run: $(READY) ## set up everything and run a small cluster that decides a few proposals
 	$(BIN)/acp demo
 
-test: $(READY) ## all tests (PYTEST_FLAGS='-m "not cluster"' for a faster round)
-	$(PYTEST) $(PYTEST_FLAGS)
+test: $(READY) ## all tests but the simulations (PYTEST_FLAGS='-m "not cluster"' for a faster round)
+	$(PYTEST) --ignore=tests/simulation $(PYTEST_FLAGS)
+
+simulate: $(READY) ## thousands of simulated clusters with faults, all twins scenarios, seeded bugs that must be caught
+	$(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
+
+drill: $(READY) ## every fault scenario of deploy/faults once, on clusters of real processes
+	$(BIN)/acp faults run --all
 
 lint: $(READY) proto-check ## style, format, purity of the cores, import layers, freshness of generated code
 	$(BIN)/ruff check .
