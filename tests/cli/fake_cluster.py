@@ -307,6 +307,23 @@ class Service(
             members=members,
         )
 
+    def ListMembers(self, request: cluster.ListMembersRequest, context: Any) -> cluster.ListMembersResponse:
+        self.enter("ListMembers", context)
+        members = [
+            cluster.MemberInfo(
+                id=member.id, address=member.address, public_key=member.public_key, weight=member.weight
+            )
+            for member in self.state.genesis.members.members
+        ]
+        return cluster.ListMembersResponse(members=members)
+
+    def ChangeMembers(
+        self, request: cluster.ChangeMembersRequest, context: Any
+    ) -> cluster.ChangeMembersResponse:
+        self.enter("ChangeMembers", context)
+        self.find(request.proposal_id, context)
+        return cluster.ChangeMembersResponse(epoch=1)
+
 
 def decide(proposal: model_pb2.Proposal, decision: model_pb2.Decision.ValueType, cause: str) -> None:
     """Mark a proposal as decided."""

@@ -14,7 +14,7 @@ from replication.cli.main import ExitCode, app, main
 
 VERBS = (
     *("init", "up", "down", "node", "status", "propose", "vote", "close", "execute", "proposals", "show"),
-    *("history", "agreement", "blocs", "summary", "certificate", "verify", "bench", "demo"),
+    *("history", "agreement", "blocs", "summary", "certificate", "verify", "evidence", "bench", "demo"),
 )
 
 

@@ -32,6 +32,7 @@ READERS = {role.value for role in Role}
 MEANING = {
     "viewer": READERS,
     "operator": {"operator", "admin"},
+    "admin": {"admin"},
     "executor or operator": {"executor", "operator", "admin"},
 }
 

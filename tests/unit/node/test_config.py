@@ -61,7 +61,7 @@ def test_defaults() -> None:
     config = parse_config(HEAD, "x")
     assert config == NodeConfig("node-1", "127.0.0.1:7001")
     assert config.policy == PolicySettings("manual", None, None)
-    assert dataclasses.astuple(config.timing) == (800, 5, 200, 5000)
+    assert dataclasses.astuple(config.timing) == (800, 10, 200, 5000)
     assert (config.log_level, dict(config.peers)) == ("info", {})
 
 
