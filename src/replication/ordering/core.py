@@ -112,6 +112,7 @@ class ReplicaCore(Generic[E_]):
         self._floor: Floor | None = Floor(self._base_height)
         self._is_open = False
         self._pacemaker = Pacemaker(self.members, self._settings)
+        self._pacemaker.entered_ms = self._now_ms
         self._prepares = StatementCollector(Phase.PREPARE, self._cluster_id, self.members)
         self._commits = StatementCollector(Phase.COMMIT, self._cluster_id, self.members)
 

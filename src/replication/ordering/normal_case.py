@@ -409,11 +409,11 @@ class NormalCase(ReplicaCore[E_]):
     def _repeat_step(self, *, everyone: bool = False) -> None:
         """The coordinator sends the current step again to those who have not answered it."""
         candidate, proposed = self._candidate, self._signer.state.propose
-        if candidate is None or not self.is_coordinator or self.timed_out or proposed is None:
-            return
-        if proposed.key != self._statement_key(Phase.PROPOSE, candidate.block):
+        if candidate is None or not self.is_coordinator or self.timed_out:
             return
         candidate.sent_ms = self._now_ms
+        if proposed is None or proposed.key != self._statement_key(Phase.PROPOSE, candidate.block):
+            return
         phase = Phase.PREPARE if candidate.prepared is None else Phase.COMMIT
         collector = self._prepares if phase is Phase.PREPARE else self._commits
         answered = set() if everyone else collector.signers(self._statement_key(phase, candidate.block))

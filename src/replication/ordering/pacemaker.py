@@ -45,7 +45,7 @@ class Pacemaker:
     def __init__(self, members: MemberSet, settings: ReplicaSettings) -> None:
         self._members = members
         self._settings = settings
-        self._suspects: dict[str, Suspect] = {}
+        self._suspects: dict[str, tuple[Suspect, int]] = {}
         self._timeouts: dict[str, TimeoutReport] = {}
         self._doublings = 0
         self._heard_ms: int | None = None
@@ -93,13 +93,10 @@ class Pacemaker:
 
     # Suspicion and timeouts of others: for each member the highest.
 
-    def add_suspect(self, suspect: Suspect) -> bool:
-        """Keep a suspicion; False when it is not newer than the member's last one."""
-        known = self._suspects.get(suspect.signer)
-        if known is not None and known.view >= suspect.view:
-            return False
-        self._suspects[suspect.signer] = suspect
-        return True
+    def add_suspect(self, suspect: Suspect, now_ms: int) -> None:
+        """Keep a suspicion, new or repeated, unless the member has suspected a later view."""
+        if not self.has_suspected(suspect.signer, suspect.view + 1):
+            self._suspects[suspect.signer] = (suspect, now_ms)
 
     def knows_timeout(self, signer: str, view: int) -> bool:
         """Whether the member's timeout for this view, or a later one, is here already."""
@@ -112,15 +109,22 @@ class Pacemaker:
             self._timeouts[report.timeout.signer] = report
 
     def has_suspected(self, member: str, view: int) -> bool:
+        """Whether a member has ever suspected this view or a later one."""
         known = self._suspects.get(member)
-        return known is not None and known.view >= view
+        return known is not None and known[0].view >= view
 
-    def must_time_out(self, view: int) -> bool:
+    def must_time_out(self, view: int, now_ms: int) -> bool:
         """Whether f + 1 members suspect the coordinator of `view`, or have given up `view` or a later one.
 
-        The two are counted together: who has given up a view complains about it no more.
+        The two are counted together: who has given up a view complains about it no more. A suspicion that is
+        not repeated has lost its reason: else those of a long view would add up.
         """
-        suspecting = {signer for signer, suspect in self._suspects.items() if suspect.view == view}
+        since = now_ms - self.idle_timeout_ms
+        suspecting = {
+            signer
+            for signer, (suspect, heard_ms) in self._suspects.items()
+            if suspect.view == view and heard_ms >= since
+        }
         gone = {signer for signer, report in self._timeouts.items() if report.timeout.view >= view}
         return len(suspecting | gone) > self._members.max_faulty
 

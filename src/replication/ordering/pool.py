@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from replication.errors import CallerError
 from replication.ordering.application import CheckedCommand, command_digest
@@ -15,6 +15,10 @@ from replication.ordering.limits import (
 )
 
 __all__ = ["CommandPool", "Pending", "PoolFullError"]
+
+
+_SHOWN_AT_ONCE: Final = 512
+"""Overdue commands that go out together; the others follow, and what else is to be sent gets its turn."""
 
 
 class PoolFullError(CallerError):
@@ -165,7 +169,8 @@ class CommandPool:
 
         Others' commands go along, since one's own may depend on them (a vote on its proposal).
         """
-        late, is_time = [], False
+        late: list[Pending] = []
+        is_time = False
         for digest, entry in self._pending.items():
             if now_ms - entry.added_ms < late_ms:
                 break
@@ -175,6 +180,6 @@ class CommandPool:
                 is_time = is_time or now_ms - self._held.get(digest, now_ms) >= late_ms
         if not is_time:
             return []
-        for entry in late:
+        for entry in late[:_SHOWN_AT_ONCE]:
             entry.shown_ms = now_ms
-        return [entry.command for entry in late]
+        return [entry.command for entry in late[:_SHOWN_AT_ONCE]]

@@ -162,6 +162,10 @@ class Replica(ViewChange[E_]):
                 times.append(deadline + 1)
         elif self._candidate is not None and self.is_coordinator and not self.timed_out:
             times.append(self._candidate.sent_ms + settings.repeat_ms)
+        if self._has_to_open:
+            times.append(self._asked_ms + settings.repeat_ms)
+        if self._pool:
+            times.append(self._swept_ms + settings.repeat_ms)
         watch_ms = self._watch_due_ms()
         if watch_ms is not None:
             times.append(watch_ms)
@@ -201,6 +205,8 @@ class Replica(ViewChange[E_]):
         if lock is not None and lock.key.block_hash == body.hash and lock.key.view == self.view:
             self._candidate.prepared = lock
         for stored in (state.prepare, state.commit):
+            if self._candidate is None:
+                return  # the only member has committed it
             if stored is not None and stored.key == self._statement_key(stored.key.phase, body):
                 self._acknowledge(stored)
         self._repeat_step(everyone=True)

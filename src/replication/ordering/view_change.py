@@ -83,7 +83,7 @@ class ViewChange(NormalCase[E_]):
         if not self._pacemaker.has_suspected(self.member, self.view) or self._may_complain():
             self._complained_ms = self._now_ms
             suspect = self._signer.suspect(self.members.epoch, self.view)
-            self._pacemaker.add_suspect(suspect)
+            self._pacemaker.add_suspect(suspect, self._now_ms)
             self._send(None, SuspectMessage(suspect))
             self._consider_timeout()
 
@@ -166,11 +166,10 @@ class ViewChange(NormalCase[E_]):
             raise PeerError(f"{sender} passed on a complaint of {suspect.signer}")
         if self._is_stale(sender, suspect.epoch, suspect.view):
             return
-        if self._pacemaker.has_suspected(sender, suspect.view):
-            return
-        if not is_signed_by_member(suspect, self._cluster_id, self.members):
+        is_repeat = self._pacemaker.has_suspected(sender, suspect.view)
+        if not is_repeat and not is_signed_by_member(suspect, self._cluster_id, self.members):
             raise PeerError(f"the complaint of {sender} about view {suspect.view} is not signed by it")
-        self._pacemaker.add_suspect(suspect)
+        self._pacemaker.add_suspect(suspect, self._now_ms)
         self._consider_timeout()
 
     def _is_stale(self, sender: str, epoch: int, view: int) -> bool:
@@ -185,7 +184,7 @@ class ViewChange(NormalCase[E_]):
 
     def _consider_timeout(self) -> None:
         """Give up the view if f + 1 members want to, and move on if a commit quorum has."""
-        if not self.muted and not self.timed_out and self._pacemaker.must_time_out(self.view):
+        if not self.muted and not self.timed_out and self._pacemaker.must_time_out(self.view, self._now_ms):
             self._time_out()
         reports = self._pacemaker.quorum_of_timeouts(self.view)
         if reports is not None:
@@ -313,9 +312,7 @@ class ViewChange(NormalCase[E_]):
     def _open_view(self) -> None:
         """Announce the view once this member has caught up with what it must carry on with."""
         opened, floor = self._opened, self._floor
-        if self._is_open or not self.is_coordinator or self.view == 0 or self.muted or self.timed_out:
-            return
-        if opened is None or floor is None or opened.view + 1 != self.view:
+        if opened is None or floor is None or not self._has_to_open:
             return
         if self.height < floor.height or not self._has_floor_body(floor):
             self._ask_for_floor(opened, floor)
@@ -323,6 +320,14 @@ class ViewChange(NormalCase[E_]):
         self._opening = self._signer.open_view(self.members.epoch, self.view, opened.digest(self._cluster_id))
         self._is_open = True
         self._send(None, NewViewMessage(self._opening, opened))
+
+    @property
+    def _has_to_open(self) -> bool:
+        """Whether it is this member's turn to open the view, and it may."""
+        opened = self._opened
+        if opened is None or opened.view + 1 != self.view or self._is_open or not self.is_coordinator:
+            return False
+        return not self.muted and not self.timed_out
 
     def _has_floor_body(self, floor: Floor) -> bool:
         return self.height > floor.height or floor.block_hash is None or floor.block_hash in self._bodies
