@@ -22,6 +22,7 @@ from replication.client import arguments, convert
 from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import (
     DeadlineExceededError,
+    Explanation,
     RemoteError,
     ResponseError,
     UnavailableError,
@@ -466,9 +467,8 @@ def _unknown_outcome(
         f"and request "
         f"id {request_id} to find out without proposing it twice."
     )
-    better = kind(advice, status=error.status, endpoint=error.endpoint)
-    better.metadata = {**error.metadata, "request_id": request_id}
-    return better
+    details = Explanation(error.reason, {**error.metadata, "request_id": request_id})
+    return kind(advice, status=error.status, explanation=details, endpoint=error.endpoint)
 
 
 def _next_page(request: voting.ListProposalsRequest | voting.GetHistoryRequest, token: str) -> bool:

@@ -40,6 +40,7 @@ __all__ = [
     "ConnectionRefusedByNodeError",
     "ConnectionSettingsError",
     "DeadlineExceededError",
+    "Explanation",
     "InvalidRequestError",
     "NotFoundError",
     "PermissionDeniedError",

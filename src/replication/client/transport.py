@@ -301,6 +301,9 @@ class _Call(Generic[RequestT, ResponseT]):
             answer = await self._pick(node.stubs)(self._request, timeout=max(self._remaining(), 0.001))
         except grpc.aio.AioRpcError as error:
             failure = explain(error, endpoint, node.was_ready)
+            before = self._failures.get(endpoint)
+            if isinstance(failure, DeadlineExceededError) and before is not None:
+                raise before from error  # why it could not answer says more than that the time was up
             if not is_unavailable(failure):
                 raise failure from error
             self._failures[endpoint] = failure

@@ -302,3 +302,11 @@ def test_the_asyncio_client_alone(fake: FakeCluster) -> None:
 
 def test_endpoints_print_as_people_write_them() -> None:
     assert [str(Endpoint("h:1", "a")), str(Endpoint("h:1"))] == ["a at h:1", "h:1"]
+
+
+def test_when_the_time_is_up_the_reason_that_a_node_gave_is_told(fake: FakeCluster, client: Client) -> None:
+    fake.fail_next("Propose", grpc.StatusCode.UNAVAILABLE, reason="NO_QUORUM_OF_NODES", message="too few")
+    fake.fail_next("Propose", grpc.StatusCode.DEADLINE_EXCEEDED)
+    with pytest.raises(UnavailableError, match="too few") as failure:
+        client.propose("restrict", request_id="mine", node="node-2")
+    assert failure.value.reason == "NO_QUORUM_OF_NODES"
