@@ -174,8 +174,9 @@ class Checkers:
     # What is written down.
 
     def promised(self, host: Host, before: SignState, after: SignState) -> None:
-        """A5: promises only grow. Called for each sign state that a correct member makes durable."""
-        if host.is_faulty or after.epoch != before.epoch:
+        """A5: promises only grow within an epoch and an incarnation. Called for each sign state that a correct member
+        makes durable."""
+        if host.is_faulty or (after.epoch, after.nonce) != (before.epoch, before.nonce):
             if not host.is_faulty and after.epoch < before.epoch:
                 self._violate("one signature", f"{host.endpoint} goes back from epoch {before.epoch}")
             return

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replication.errors import CallerError, InvariantError, PeerError
-from replication.faults.simulation.disk import Disk
+from replication.faults.simulation.disk import Disk, Snapshot
 from replication.ordering.application import command_digest
 from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
 from replication.ordering.effects import ApplyBlock, Behind, Effects
 from replication.ordering.messages import Message
 from replication.ordering.replica import Replica, Restored
-from replication.ordering.signing import Signer
+from replication.ordering.signing import Signer, SignState
 
 if TYPE_CHECKING:
     from replication.faults.simulation.world import World
@@ -78,7 +78,8 @@ class Host:
         self._fetch_number = 0
         self._target = 0
         self._epoch = 0
-        self.disk.watch = lambda before, after: world.checkers.promised(self, before, after)
+        self.backup: Snapshot | None = None
+        self._watch_disk()
 
     # Life.
 
@@ -120,6 +121,8 @@ class Host:
 
     def crash(self, point: str) -> None:
         """The process dies; what was not written is gone."""
+        if self.down:
+            return
         self.engine.fired[f"crash: {point}"] += 1
         self.engine.trace.note(f"{self.engine.now_us} {self.endpoint} CRASH {point}")
         if self._writing is not None:
@@ -131,6 +134,29 @@ class Host:
         faults = self.world.scenario.crashes
         down_ms = self.rng.randint(faults.min_down_ms, faults.max_down_ms)
         self.engine.after(down_ms * 1000, self.restart)
+
+    def _watch_disk(self) -> None:
+        self.disk.watch = lambda before, after: self.world.checkers.promised(self, before, after)
+
+    def wipe(self) -> None:
+        """The disk is lost; a new one is put in, under a name of its own, and the process starts again."""
+        if not self.gone and self.world.has_faults:
+            self.crash("wiped disk")
+            self.disk = Disk(sign_state=SignState(0, self.rng.randbytes(32)))
+            self._watch_disk()
+            self.told_height = 0
+            self.mine.clear()
+
+    def back_up(self) -> None:
+        """Somebody copies the files."""
+        self.backup = self.disk.snapshot()
+
+    def restore(self, *, blocks_too: bool = True) -> None:
+        """Somebody puts the copies back: the record too, or the journal alone."""
+        if self.backup is not None and not self.gone:
+            self.crash("restored backup")
+            self.disk.roll_back(self.backup, blocks_too=blocks_too)
+            self.told_height = 0
 
     def vanish(self) -> None:
         """The process ends and does not come back."""
@@ -291,9 +317,12 @@ class Host:
             self._crash_at_a_point(effects)
             return
         self.disk.write(effects.persist)
-        self._finish(effects)
+        is_more = self._finish(effects)
         self._busy = False
-        self._work()
+        if is_more:
+            self._work()
+        else:
+            self._set_alarm()
 
     def _crash_at_a_point(self, effects: Effects[Any]) -> None:
         point = self.rng.choice(("in the write", "after the write", "among the sends"))
@@ -320,8 +349,8 @@ class Host:
             self.world.seen(self, command)
         if effects.committed:
             self._withdraw()
-        is_more = bool(effects.persist or effects.send or self._inbox)
-        if is_more:
+        is_more = bool(effects.committed or self._inbox)
+        if is_more or effects.send:
             self._idle_rings = 0
         return is_more
 

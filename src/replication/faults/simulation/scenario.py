@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from replication.consensus.rules import max_byzantine_faults
@@ -19,6 +19,10 @@ __all__ = [
     "Partition",
     "Scenario",
     "draw",
+    "draw_mixed",
+    "healing_quorum",
+    "towards_disks",
+    "towards_views",
 ]
 
 ATTACKS: Final = (
@@ -29,7 +33,10 @@ ATTACKS: Final = (
 )  # fmt: skip
 """Names of what a faulty member may do; a member does several of them."""
 
-_PARTITIONS: Final = ("halves", "isolate", "one-way", "ring", "bridge", "coordinator")
+PROTOCOL_ATTACKS: Final = ("vote-all", "hide-lock", "equivocate", "certificates", "choose-floor")
+"""What a faulty member does that wants a fork: attacks on the protocol itself, which help each other."""
+
+_PARTITIONS: Final = ("halves", "isolate", "one-way", "ring", "bridge", "coordinator", "coordinator")
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,6 @@ class NetworkFaults:
     drop_chance: float = 0.0
     duplicate_chance: float = 0.0
     fifo: bool = True
-    reset_chance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,12 @@ class Healing:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Everything about one run. Times in milliseconds unless the name says otherwise."""
+    """Everything about one run. Times in milliseconds unless the name says otherwise.
+
+    `wipes`: (when, whose disk) of correct members, beyond the faulty ones: they must not sign until they have rejoined.
+    `restores`: (when a backup is made, when it is put back, whose) of correct members with nothing else going on: their
+    peers must keep them from signing.
+    """
 
     seed: int
     members: int
@@ -118,6 +129,8 @@ class Scenario:
     epochs: tuple[EpochChange, ...] = ()
     fault_ms: int = 4_000
     max_events: int = 20_000
+    wipes: tuple[tuple[int, int], ...] = ()
+    restores: tuple[tuple[int, int, int], ...] = ()
     healing: Healing | None = None
 
     @property
@@ -144,11 +157,26 @@ class Scenario:
 
 
 def draw(seed: int, *, lowest: int = 1, highest: int = 31) -> Scenario:
-    """The scenario of a seed, with between `lowest` and `highest` members."""
+    """The scenario of a seed, with between `lowest` and `highest` members.
+
+    Half of them are a bit of everything; a third is all about changing views under members that want a fork; the rest
+    is about disks: crashes, wipes and restored backups.
+    """
     rng = random.Random(f"scenario/{seed}")
+    flavour = rng.choices(("mixed", "views", "disks"), (0.5, 0.35, 0.15))[0]
+    scenario = draw_mixed(rng, seed, lowest, highest)
+    if flavour == "views":
+        return towards_views(rng, scenario)
+    if flavour == "disks":
+        return towards_disks(rng, scenario)
+    return scenario
+
+
+def draw_mixed(rng: random.Random, seed: int, lowest: int, highest: int) -> Scenario:
+    """A bit of everything."""
     members = _draw_members(rng, lowest, highest)
     large = members > 10
-    fault_ms = rng.choice((1_500, 3_000, 6_000)) if not large else 1_500
+    fault_ms = rng.choice((800, 1_500, 3_000)) if not large else 1_000
     spares = rng.choice((0, 0, 0, 1, 2)) if members > 1 and not large else 0
     people = members + spares
     faulty = _draw_faulty(rng, members)
@@ -161,21 +189,93 @@ def draw(seed: int, *, lowest: int = 1, highest: int = 31) -> Scenario:
         wiretap=rng.random() < 0.5,
         real_signatures=rng.random() < 0.01 and not large,
         network=_draw_network(rng),
-        partitions=_draw_partitions(rng, members, fault_ms),
+        partitions=_draw_partitions(rng, members, fault_ms, (20, 200, 1_000, 3_000)),
         crashes=_draw_crashes(rng, members, fault_ms),
         clock_offsets_ms=tuple(_draw_offset(rng) for _ in range(people)),
         clock_drifts_ppm=tuple(rng.choice((0, 0, 100, -100, 20_000, -20_000)) for _ in range(people)),
         clock_steps=_draw_steps(rng, members, fault_ms),
         sync_us=rng.choice(((0, 0), (100, 1_000), (500, 20_000))),
         batch=rng.choice((1, 2, 8, 32)),
-        commands=rng.choice((5, 15, 30)) if not large else 6,
+        commands=rng.choice((3, 8, 20)) if not large else 4,
         window_ms=rng.choice((300, 2_000, 60_000)),
-        heartbeat_ms=rng.choice((100, 200, 400)) if not large else 1_000,
+        heartbeat_ms=rng.choice((50, 100, 200)) if not large else 400,
         max_backoff=rng.choice((2, 3, 4)),
         epochs=epochs,
         fault_ms=fault_ms,
-        max_events=12_000 if not large else 40_000,
+        max_events=8_000 if not large else 25_000,
         healing=_draw_healing(rng, members, faulty, epochs),
+    )
+
+
+def towards_views(rng: random.Random, scenario: Scenario) -> Scenario:
+    """Many views, partitions and late messages, and all faulty members want a fork."""
+    members = scenario.members
+    limit = max_byzantine_faults(members)
+    chosen = sorted(rng.sample(range(members), limit))
+    faulty = tuple(Faulty(position, _draw_protocol_attacks(rng)) for position in chosen)
+    fault_ms = 2_000 if members <= 10 else 1_000
+    return replace(
+        scenario,
+        spares=0,
+        faulty=faulty,
+        wiretap=True,
+        network=NetworkFaults(
+            min_delay_us=100,
+            max_delay_us=rng.choice((1_000, 10_000, 40_000)),
+            slow_chance=rng.choice((0.0, 0.05, 0.2)),
+            slow_us=rng.choice((100_000, 400_000)),
+            drop_chance=rng.choice((0.0, 0.02, 0.1)),
+            fifo=rng.random() < 0.3,
+        ),
+        partitions=_draw_partitions(rng, members, fault_ms, (5, 20, 80, 300), counts=(6, 12, 24)),
+        crashes=rng.choice((CrashFaults(), CrashFaults(chance=0.01, max_down_ms=200))),
+        clock_steps=(),
+        heartbeat_ms=rng.choice((20, 50)) if members <= 10 else 200,
+        epochs=(),
+        fault_ms=fault_ms,
+        healing=_draw_healing(rng, members, faulty, ()),
+    )
+
+
+def towards_disks(rng: random.Random, scenario: Scenario) -> Scenario:
+    """Crashes at every turn, disks that are wiped, or a coordinator whose backup is put back."""
+    members = scenario.members
+    kind = rng.choice(("crashes", "wipes", "restores")) if members > 1 else "crashes"
+    if kind == "restores":
+        backup = rng.randint(100, 500)
+        return replace(
+            scenario,
+            spares=0,
+            faulty=(),
+            network=NetworkFaults(),
+            partitions=(),
+            crashes=CrashFaults(),
+            clock_steps=(),
+            commands=20,
+            epochs=(),
+            fault_ms=1_500,
+            restores=((backup, backup + rng.randint(50, 700), 0),),
+            healing=_draw_healing(rng, members, (), ()),
+        )
+    crashes = CrashFaults(
+        chance=rng.choice((0.02, 0.1, 0.3)),
+        max_down_ms=rng.choice((10, 100)),
+        all_at_ms=tuple(sorted(rng.randrange(scenario.fault_ms) for _ in range(rng.choice((0, 2, 5))))),
+    )
+    if kind == "crashes":
+        return replace(scenario, crashes=crashes)
+    bad = {item.position for item in scenario.faulty}
+    correct = [position for position in range(members) if position not in bad]
+    chosen = sorted(rng.sample(correct, rng.randint(1, max(1, len(correct) // 2))))
+    wipes = tuple((rng.randrange(scenario.fault_ms), position) for position in chosen)
+    can_go_on = len(bad) + len(chosen) <= members - commit_quorum(members)
+    return replace(
+        scenario,
+        spares=0,
+        epochs=(),
+        wipes=wipes,
+        crashes=rng.choice((CrashFaults(), crashes)),
+        healing=_draw_healing(rng, members, scenario.faulty, ()) if can_go_on else None,
     )
 
 
@@ -207,6 +307,13 @@ def _draw_attacks(rng: random.Random) -> tuple[str, ...]:
     return tuple(sorted(rng.sample(ATTACKS, rng.choice((1, 2, 3, 5, 8)))))
 
 
+def _draw_protocol_attacks(rng: random.Random) -> tuple[str, ...]:
+    chosen = {attack for attack in PROTOCOL_ATTACKS if rng.random() < 0.8}
+    chosen |= {"twins"} if rng.random() < 0.3 else set()
+    chosen |= set(rng.sample(ATTACKS, rng.choice((0, 0, 1, 2)))) - {"silent", "amnesia"}
+    return tuple(sorted(chosen or {"vote-all"}))
+
+
 def _draw_network(rng: random.Random) -> NetworkFaults:
     if rng.random() < 0.2:
         return NetworkFaults()
@@ -218,23 +325,28 @@ def _draw_network(rng: random.Random) -> NetworkFaults:
         drop_chance=rng.choice((0.0, 0.01, 0.05, 0.2)),
         duplicate_chance=rng.choice((0.0, 0.02, 0.2)),
         fifo=rng.random() < 0.5,
-        reset_chance=rng.choice((0.0, 0.0, 0.002)),
     )
 
 
-def _draw_partitions(rng: random.Random, members: int, fault_ms: int) -> tuple[Partition, ...]:
+def _draw_partitions(
+    rng: random.Random,
+    members: int,
+    fault_ms: int,
+    lengths_ms: tuple[int, ...],
+    counts: tuple[int, ...] = (0, 0, 1, 2, 4, 8),
+) -> tuple[Partition, ...]:
     if members == 1:
         return ()
     found = []
-    for _ in range(rng.choice((0, 0, 1, 2, 4, 8))):
+    for _ in range(rng.choice(counts)):
         start = rng.randrange(fault_ms)
-        length = rng.choice((20, 200, 1_000, 3_000))
         kind = rng.choice(_PARTITIONS)
-        found.append(Partition(kind, start, start + length, _blocked(rng, kind, members)))
+        found.append(Partition(kind, start, start + rng.choice(lengths_ms), _blocked(rng, kind, members)))
     return tuple(found)
 
 
 def _blocked(rng: random.Random, kind: str, members: int) -> tuple[tuple[int, int], ...]:
+    """Pairs that cannot talk. For "coordinator" they follow when it is known who that is."""
     everyone = list(range(members))
     pairs = [(a, b) for a in everyone for b in everyone if a != b]
     one = rng.randrange(members)
@@ -244,7 +356,7 @@ def _blocked(rng: random.Random, kind: str, members: int) -> tuple[tuple[int, in
     if kind == "isolate":
         return tuple(pair for pair in pairs if one in pair)
     if kind == "coordinator":
-        return tuple(pair for pair in pairs if 0 in pair)
+        return ()
     if kind == "one-way":
         incoming = rng.random() < 0.5
         return tuple(pair for pair in pairs if pair[incoming] == one)

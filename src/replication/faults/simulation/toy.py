@@ -36,6 +36,10 @@ SIGNATURE_SIZE: Final = 64
 MAX_BODY: Final = 4096
 _CACHE_SIZE: Final = 8192
 
+REJOIN_INTERVAL_MS: Final = 20_000
+"""Block time between two rejoins of a member, as in the ledger: a member that rejoined without end would begin one
+epoch after the other, each in view 0 and with empty pools, and nothing else would be ordered."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToyCommand:
@@ -100,6 +104,7 @@ class _State:
     open: dict[bytes, _Subject]
     recorded_view: int = 0
     incarnations: dict[str, bytes] = field(default_factory=dict)
+    rejoined_ms: dict[str, int] = field(default_factory=dict)
     accused: tuple[tuple[int, str], ...] = ()
 
 
@@ -186,6 +191,8 @@ class ToyApplication:
                 continue
             if read.digest in self._done or self._is_void(read):
                 void.append(command)
+            elif read.kind == REJOIN and self._rejoins_too_soon(read, time_ms):
+                continue
             elif read.kind in _ALONE:
                 return Selection((command,), True, tuple(void))
             elif read.kind == VOTE:
@@ -217,6 +224,7 @@ class ToyApplication:
             dict(committed.open),
             committed.recorded_view,
             committed.incarnations,
+            committed.rejoined_ms,
             committed.accused,
         )
         entries: list[bytes] = []
@@ -356,6 +364,10 @@ class ToyApplication:
             return int(read.payload.split(";")[0]) != state.members.epoch
         return False
 
+    def _rejoins_too_soon(self, read: ToyCommand, time_ms: int) -> bool:
+        last_ms = self._state.rejoined_ms.get(read.author)
+        return last_ms is not None and time_ms < last_ms + REJOIN_INTERVAL_MS
+
     # Effects of one command.
 
     def _apply(self, state: _State, read: ToyCommand, height: int, time_ms: int, alone: bool) -> bytes | None:
@@ -376,6 +388,9 @@ class ToyApplication:
             evidence = self.directory.evidence[bytes.fromhex(read.payload)]
             state.accused = (*state.accused, (evidence.first.epoch, read.author))
         elif read.kind == REJOIN:
+            if self._rejoins_too_soon(read, time_ms):
+                return None
+            state.rejoined_ms = {**state.rejoined_ms, read.author: time_ms}
             nonce = bytes.fromhex(read.payload.split(";")[1])
             state.incarnations = {**state.incarnations, read.author: nonce}
             self._begin_epoch(state, state.members.ids)

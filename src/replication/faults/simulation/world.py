@@ -149,7 +149,6 @@ class World:
         scenario, engine, hosts = self.scenario, self.engine, list(self.hosts.values())
         for partition in scenario.partitions:
             engine.after(partition.start_ms * 1000, self._split, partition)
-            engine.after(partition.end_ms * 1000, self._join, partition)
         for at_ms, position, step_ms in scenario.clock_steps:
             engine.after(at_ms * 1000, self._step_clock, position, step_ms)
         for at_ms in scenario.crashes.all_at_ms:
@@ -157,6 +156,11 @@ class World:
                 engine.after(at_ms * 1000, self._crash, host, "all at once")
         for at_ms, position, length_ms in scenario.crashes.pauses:
             engine.after(at_ms * 1000, self.hosts[self.names[position]].pause, length_ms * 1000)
+        for at_ms, position in scenario.wipes:
+            engine.after(at_ms * 1000, self.hosts[self.names[position]].wipe)
+        for backup_ms, restore_ms, position in scenario.restores:
+            engine.after(backup_ms * 1000, self.hosts[self.names[position]].back_up)
+            engine.after(restore_ms * 1000, self.hosts[self.names[position]].restore)
         for _ in range(scenario.commands):
             engine.after(self.rng.randrange(scenario.fault_ms * 1000), self._client)
         for change in scenario.epochs:
@@ -164,14 +168,28 @@ class World:
 
     def _split(self, partition: Partition) -> None:
         pairs = [(self.names[a], self.names[b]) for a, b in partition.blocked]
+        if partition.kind == "coordinator":
+            pairs = self._around_coordinator()
         self.engine.trace.note(f"{self.engine.now_us} PARTITION {partition.kind} {pairs}")
         self.engine.fired[f"partition: {partition.kind}"] += 1
         self.network.blocked.update(pairs)
+        length_us = 1000 * (partition.end_ms - partition.start_ms)
+        self.engine.after(length_us, self._join, partition.kind, pairs)
 
-    def _join(self, partition: Partition) -> None:
+    def _around_coordinator(self) -> list[tuple[str, str]]:
+        """The coordinator of the highest view that a correct member is in, cut off from everyone."""
+        views = [
+            (host.replica.view, host.replica.coordinator) for host in self.correct if host.replica is not None
+        ]
+        if not views:
+            return []
+        one = max(views)[1]
+        others = [name for name in self.names if name != one]
+        return [(one, other) for other in others] + [(other, one) for other in others]
+
+    def _join(self, kind: str, pairs: list[tuple[str, str]]) -> None:
         """Overlapping partitions end together; what counts is that links come and go."""
-        pairs = [(self.names[a], self.names[b]) for a, b in partition.blocked]
-        self.engine.trace.note(f"{self.engine.now_us} PARTITION OVER {partition.kind}")
+        self.engine.trace.note(f"{self.engine.now_us} PARTITION OVER {kind}")
         self.network.blocked.difference_update(pairs)
         for source, target in pairs:
             self._lost(source, target)
@@ -265,7 +283,7 @@ class World:
         """Something between two members was lost, so the stream between them breaks and is made again."""
         for host in self.by_member[source]:
             for other in self.by_member.get(target, ()):
-                self._plan_connection(host, other, 50_000)
+                self._plan_connection(host, other, 150_000)
 
     def _plan_connection(self, host: Host, other: Host, delay_us: int) -> None:
         low, high = sorted((host.endpoint, other.endpoint))

@@ -90,9 +90,11 @@ class FaultyHost(Host):
         from replication.faults.simulation.adversary.registry import make_attacks
 
         super().__init__(world, member, endpoint, key, position)
-        self.disk.watch = None
         self.attacks = make_attacks(self, attacks)
         self._is_acting = False
+
+    def _watch_disk(self) -> None:
+        """Nobody watches what a faulty member promises."""
 
     def boot(self) -> None:
         """Start, shameless: a faulty member does not fall silent when its lies are found out."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from replication.faults.simulation.adversary.base import Attack, Outgoing
 from replication.ordering.blocks import Block, BlockHeader
 from replication.ordering.messages import (
+    Acknowledgement,
     BlockProposal,
     BodyMessage,
     BodyRequest,
@@ -16,6 +17,7 @@ from replication.ordering.messages import (
     Message,
     NewViewMessage,
     TimeoutCertificateMessage,
+    TimeoutMessage,
 )
 from replication.ordering.statements import NewView
 from replication.ordering.timeouts import TimeoutCertificate
@@ -60,9 +62,14 @@ class Certificates(Attack):
             body = self.host.world.cabal.blocks.get(message.block_hash)
             if body is not None and self.rng.random() < 0.7:
                 self.send(sender, BodyMessage(body))
+        if isinstance(message, Acknowledgement) and self.rng.random() < 0.3:
+            self._spread()
         return True
 
     def act(self) -> None:
+        self._spread()
+
+    def _spread(self) -> None:
         replica, cabal = self.host.replica, self.host.world.cabal
         if replica is None:
             return
@@ -78,6 +85,11 @@ class ChooseFloor(Attack):
     """Opens its view by whichever timeout certificate reports the least, and proposes anew on top of it."""
 
     name = "choose-floor"
+
+    def incoming(self, sender: str, message: Message) -> bool:
+        if isinstance(message, TimeoutMessage) and self.rng.random() < 0.5:
+            self.act()
+        return True
 
     def act(self) -> None:
         host, replica = self.host, self.host.replica

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from replication.faults.simulation.adversary.base import Attack, FaultyHost, Outgoing
-from replication.faults.simulation.disk import Disk, Snapshot
+from replication.faults.simulation.disk import Snapshot
 from replication.ordering.messages import (
     BlockProposal,
     CertificateMessage,
@@ -15,7 +15,6 @@ from replication.ordering.messages import (
     Message,
     NewViewMessage,
 )
-from replication.ordering.signing import SignState
 
 __all__ = ["QUIET"]
 
@@ -129,15 +128,10 @@ class Amnesia(Attack):
     _wiped = 0
 
     def act(self) -> None:
-        host = self.host
-        replica = host.replica
-        if replica is not None and self._wiped < 2 and self.rng.random() < 0.05:
+        if self.host.replica is not None and self._wiped < 2 and self.rng.random() < 0.05:
             self._wiped += 1
             self.fire()
-            host.crash("wiped disk")
-            host.disk = Disk(sign_state=SignState(0, self.rng.randbytes(32)))
-            host.told_height = 0
-            host.mine.clear()
+            self.host.wipe()
 
 
 class Rollback(Attack):
@@ -155,9 +149,8 @@ class Rollback(Attack):
         elif self._done < 3 and chance < 0.12 and self._backup.sign_state != host.disk.sign_state:
             self._done += 1
             self.fire()
-            host.crash("restored backup")
-            host.disk.roll_back(self._backup, blocks_too=self.rng.random() < 0.5)
-            host.told_height = 0
+            host.backup = self._backup
+            host.restore(blocks_too=self.rng.random() < 0.5)
 
 
 class RejoinStorm(Attack):
