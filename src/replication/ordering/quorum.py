@@ -17,4 +17,6 @@ def commit_quorum(member_count: int) -> int:
     Two sets of that size overlap in more than f members, hence in an honest one; and n - f honest members are
     always enough to form one. Raises ValueError unless `member_count` is at least 1.
     """
+    if member_count < 1:
+        raise ValueError(f"a cluster has at least one member, not {member_count}")
     return (member_count + max_byzantine_faults(member_count)) // 2 + 1
