@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -57,12 +57,6 @@ class CommandPool:
 
     def __len__(self) -> int:
         return len(self._pending)
-
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._pending
-
-    def __iter__(self) -> Iterator[Pending]:
-        return iter(self._pending.values())
 
     def add(self, command: bytes, checked: CheckedCommand, now_ms: int, *, own: bool = False) -> bool:
         """Take in a checked command; False when it is already here. Raises PoolFullError."""
