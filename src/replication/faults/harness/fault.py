@@ -52,9 +52,9 @@ def _no_settings() -> Mapping[str, Setting]:
 class Kind:
     """A kind of fault, for the parser, the schedule and `acp faults list`.
 
-    `blames`: nodes hit by it may be accused in the record, since they really contradict themselves.
-    `instant`: it is over as soon as it is done, and takes no duration. `default_target` is used where a
-    scenario names none."""
+    `robs`: it takes records away or back. `blames`: nodes hit by it may be accused in the record, since they
+    really contradict themselves. `instant`: it is over as soon as it is done, and takes no duration.
+    `default_target` is used where a scenario names none."""
 
     name: str
     group: Group
@@ -62,6 +62,7 @@ class Kind:
     settings: Mapping[str, Setting] = field(default_factory=_no_settings)
     needs: frozenset[Need] = frozenset()
     blames: bool = False
+    robs: bool = False
     instant: bool = False
     default_target: str = "random"
 

@@ -274,25 +274,24 @@ def _random(data: Mapping[str, Any], origin: str) -> RandomFaults | None:
 def _bounds(data: Mapping[str, Any], origin: str) -> Bounds:
     place = f"{origin}: bounds"
     table = _table(data, "bounds", origin)
-    values = read_settings(table, _BOUNDS, place, also=("views", "stall_seconds"))
+    values = read_settings(table, _BOUNDS, place, also=("view_changes", "stall_seconds"))
     stall = read_settings(
         {key: value for key, value in table.items() if key == "stall_seconds"},
         {"stall_seconds": Number(None, 0.1, MAX_SECONDS)},
         place,
     )
-    views = table.get("views", [0])
+    changes = table.get("view_changes", [0])
+    place = f"{place}.view_changes = {changes!r:.80}"
     if (
-        not isinstance(views, list)
-        or len(views) not in (1, 2)
-        or not all(type(item) is int for item in views)
+        not isinstance(changes, list)
+        or len(changes) not in (1, 2)
+        or not all(type(it) is int for it in changes)
     ):
-        raise ScenarioError(
-            f"{place}.views = {views!r:.80} is not legal: write [lowest] or [lowest, highest]"
-        )
-    highest = views[1] if len(views) == 2 else None
-    if views[0] < 0 or (highest is not None and highest < views[0]):
-        raise ScenarioError(f"{place}.views = {views!r:.80} is not legal: no view lies between these")
-    return Bounds(**values, **stall, views=(views[0], highest))
+        raise ScenarioError(f"{place} is not legal: write [least] or [least, most]")
+    most = changes[1] if len(changes) == 2 else None
+    if changes[0] < 0 or (most is not None and most < changes[0]):
+        raise ScenarioError(f"{place} is not legal: no number lies between these")
+    return Bounds(**values, **stall, view_changes=(changes[0], most))
 
 
 def _range(

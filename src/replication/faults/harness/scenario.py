@@ -122,15 +122,15 @@ class Bounds:
 
     After everything is healed, `decisions_after_healing` proposals made after that moment are decided, and
     all nodes have one record, within `recover_seconds`. `decisions` is how many are needed in the whole run.
-    `stall_seconds` is the longest time that may pass without a decision before the healing. `views` is the
-    lowest and the highest view that the drill may end in. `innocent` says that nobody may be accused, not
-    even the nodes that were at fault."""
+    `stall_seconds` is the longest time that may pass without a decision before the healing. `view_changes`
+    is the least and the highest number of coordinators that may be replaced. `innocent` says that nobody may
+    be accused, not even the nodes that were at fault."""
 
     recover_seconds: float = 20.0
     decisions_after_healing: int = 10
     decisions: int = 1
     stall_seconds: float | None = None
-    views: tuple[int, int | None] = (0, None)
+    view_changes: tuple[int, int | None] = (0, None)
     innocent: bool = False
 
 

@@ -168,6 +168,7 @@ class FlipBytes(DamageFault):
         "flip-bytes",
         Group.STORAGE,
         "bits flipped in a file of a node that is down",
+        robs=True,
         settings={**_FILE_SETTINGS, "count": Whole(1, 1, 100_000)},
     )
 
@@ -185,6 +186,7 @@ class TruncateFile(DamageFault):
         "truncate-file",
         Group.STORAGE,
         "a file of a node that is down cut short",
+        robs=True,
         settings={**_FILE_SETTINGS, "keep_share": Number(0.5, 0.0, 1.0)},
     )
 
@@ -202,6 +204,7 @@ class SwapRows(DamageFault):
         "swap-rows",
         Group.STORAGE,
         "two rows of the record exchanged; the node must refuse",
+        robs=True,
         settings={"repair": REPAIR},
     )
 
@@ -219,6 +222,7 @@ class RemoveWal(DamageFault):
         "remove-wal",
         Group.STORAGE,
         "the -wal of the record removed: its newest blocks are gone",
+        robs=True,
         settings={"expect": EXPECT, "repair": REPAIR},
     )
 
@@ -236,6 +240,7 @@ class WipeDisk(DamageFault):
         "wipe-disk",
         Group.STORAGE,
         "everything that the node wrote is gone: it must not sign before it was let back in",
+        robs=True,
         settings={"expect": Choice("recover", ("refuse", "recover", "either")), "repair": REPAIR},
     )
 
@@ -253,6 +258,7 @@ class RollBack(DamageFault):
         "roll-back",
         Group.STORAGE,
         "files put back to an earlier copy, as a restored backup does",
+        robs=True,
         settings={
             "files": Words(("ledger", "journal"), ("ledger", "journal")),
             "age_seconds": Number(2.0, 0.1, 3600.0),
