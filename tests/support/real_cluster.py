@@ -142,7 +142,7 @@ class Cluster:
 
 def run_acp(*arguments: str, directory: Path | None = None, stdin: str = "", seconds: float = 60.0) -> Answer:
     """Run `acp` as a program of its own."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("ACP_DIR", "PYTHONPATH")}
+    environment = {key: value for key, value in os.environ.items() if key != "ACP_DIR"}
     environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
     if directory is not None:
         environment["ACP_DIR"] = str(directory)

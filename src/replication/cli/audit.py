@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,7 @@ def export(options: Connection, output: OutputOption = None) -> None:
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported record.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported record; - for stdin.")],
     genesis: GenesisOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -84,7 +85,7 @@ def verify(
 
     trusted = load_trusted(genesis, directory)
     try:
-        with file.open("rb") as stream:
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
             report = verify_export(read_lines(stream), trusted)
     except OSError as error:
         raise OperatorError(f"{file} cannot be read: {error.strerror}. Check the path.") from error

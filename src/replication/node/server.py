@@ -186,7 +186,9 @@ class Node:
             VotingService(opened.member.id, opened.genesis, opened.signing_key, driver, self._application),
             server,
         )
-        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(driver), server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditService(opened.genesis, driver), server
+        )
         cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(
             ClusterService(opened.member.id, opened.genesis, opened.signing_key, driver, self._application),
             server,

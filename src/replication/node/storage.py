@@ -35,11 +35,6 @@ class Storage:
     journal: SignJournal
     journal_state: JournalState
 
-    @property
-    def fsyncs(self) -> int:
-        """How often the disk was waited for since it was opened."""
-        return self.store.counters.fsyncs + self.journal.counters.fsyncs
-
 
 @contextmanager
 def open_storage(opened: OpenedHome) -> Iterator[Storage]:

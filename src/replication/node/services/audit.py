@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import grpc
 
-from replication.ledger.store import Store
+from replication.identity.genesis import Genesis
+from replication.ledger.schema import RecordDamagedError
+from replication.ledger.verify import VerificationError, verify_export
 from replication.node.driver import Driver
 from replication.node.services import answers, requests
 from replication.v1 import audit_service_pb2 as pb
@@ -20,7 +23,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_TYPE_BYTES: Final = 64
 
-EXPORT_BLOCKS: Final = 50
+EXPORT_BLOCKS: Final = 8
 """Blocks that one look at the record reads for an export: others wait for no more than that."""
 
 EXPORT_BYTES: Final = 1024 * 1024
@@ -30,8 +33,10 @@ EXPORT_BYTES: Final = 1024 * 1024
 class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
     """The record of one node."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, genesis: Genesis, driver: Driver) -> None:
+        self._genesis = genesis
         self._driver = driver
+        self._check: asyncio.Task[pb.VerifyChainResponse] | None = None
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """A page of entries."""
@@ -48,12 +53,29 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
         return answers.head(await self._driver.read(lambda store: store.head()))
 
     async def VerifyChain(self, request: pb.VerifyChainRequest, context: Context) -> pb.VerifyChainResponse:
-        """This node's verdict on its own record. The node does nothing else meanwhile."""
+        """This node's verdict on its own record. Callers at the same time share one check."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.ensure_future(self._verify())
+        return await asyncio.shield(self._check)
 
-        def verify(store: Store) -> tuple[str, pb.GetHeadResponse]:
-            return store.verify(), answers.head(store.head())
+    async def _verify(self) -> pb.VerifyChainResponse:
+        """Run the independent verifier over this node's own export, in a thread, page by page: everything
+        else goes on meanwhile."""
+        head = answers.head(await self._driver.read(lambda store: store.head()))
+        loop = asyncio.get_running_loop()
 
-        problem, head = await self._driver.read(verify)
+        def lines() -> Iterator[bytes]:
+            for first, last in _parts(head.height):
+                page = self._part(first, last, head.height)
+                yield from asyncio.run_coroutine_threadsafe(page, loop).result()
+
+        problem = ""
+        try:
+            report = await asyncio.to_thread(verify_export, lines(), self._genesis)
+            if (report.block_hash, report.audit_head.hex()) != (head.block_hash, head.audit_head):
+                problem = f"the record does not end as it did in memory, at {head.audit_head}"
+        except (VerificationError, RecordDamagedError) as error:
+            problem = str(error)
         return pb.VerifyChainResponse(
             valid=not problem,
             height=head.height,
@@ -68,13 +90,18 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
         """The record up to where it is now, as the lines of an export. What is committed meanwhile is left
         out."""
         end = await self._driver.read(lambda store: store.totals().height)
-        for start in range(0, end + 1, EXPORT_BLOCKS):
-            stop = min(start + EXPORT_BLOCKS - 1, end)
-            lines = await self._driver.read(
-                lambda store, first=start, last=stop: list(store.export_part(first, last, end))  # type: ignore[misc]
-            )
-            for message in _messages(lines):
+        for first, last in _parts(end):
+            for message in _messages(await self._part(first, last, end)):
                 yield message
+
+    async def _part(self, first: int, last: int, end: int) -> list[bytes]:
+        """Lines of an export that ends with block `end`."""
+        return await self._driver.read(lambda store: list(store.export_part(first, last, end)))
+
+
+def _parts(end: int) -> Iterator[tuple[int, int]]:
+    """First and last block of each part of an export."""
+    return ((first, min(first + EXPORT_BLOCKS - 1, end)) for first in range(0, end + 1, EXPORT_BLOCKS))
 
 
 def _messages(lines: list[bytes]) -> list[pb.ExportChainResponse]:
