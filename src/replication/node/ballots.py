@@ -54,12 +54,13 @@ class Fate(Enum):
 @dataclass(slots=True)
 class _Vote:
     """The last vote on a proposal. `ballot` is the digest of the ballot that it is pending in, `dormant`
-    that of the ballot that keeps it on disk otherwise; both may be empty."""
+    that of the ballot that keeps it on disk otherwise; both may be empty. `is_recorded`: it is on record."""
 
     item: VoteItem
     ballot: bytes = b""
     dormant: bytes = b""
     is_refused: bool = False
+    is_recorded: bool = False
 
 
 @dataclass(slots=True)
@@ -145,7 +146,9 @@ class Ballots:
     def came_up(self, digest: bytes) -> None:
         """A proposal was announced or committed: a dormant vote on it is ready again."""
         vote = self._votes.get(digest)
-        if vote is None or vote.ballot or digest in self._ready or digest in self._ready_early:
+        if vote is None or vote.is_recorded or vote.ballot:
+            return
+        if digest in self._ready or digest in self._ready_early:
             return
         if self.fate(vote.item) in (Fate.LIVE, Fate.EARLY):
             self._ready[digest] = None
@@ -191,7 +194,8 @@ class Ballots:
             again: set[bytes] = set()
             for item, vote in self._carried_by(ballot_digest, ballot):
                 vote.ballot = b""
-                fate = self.fate(item) if item.proposal_digest in lost else Fate.RECORDED
+                vote.is_recorded = item.proposal_digest not in lost
+                fate = Fate.RECORDED if vote.is_recorded else self.fate(item)
                 if fate in (Fate.LIVE, Fate.EARLY):
                     (self._ready if fate is Fate.LIVE else self._ready_early)[item.proposal_digest] = None
                     again.add(item.proposal_digest)
@@ -210,9 +214,10 @@ class Ballots:
         for digest, vote in list(self._votes.items()):
             vote.ballot = vote.dormant = b""
             fate = self.fate(vote.item)
+            vote.is_recorded = fate is Fate.RECORDED
             if fate is Fate.LIVE:
                 self._ready[digest] = None
-            elif fate is not Fate.RECORDED:
+            elif not vote.is_recorded:
                 del self._votes[digest]
 
     # What goes out.

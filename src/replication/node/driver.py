@@ -290,7 +290,7 @@ class Driver:
             muted=replica.muted,
             suspected=replica.suspected,
             can_progress=self.can_progress,
-            counters=self._counters.as_dict(),
+            counters={**self._counters.as_dict(), "fsyncs": self._recorder.fsyncs},
         )
 
     # The task.

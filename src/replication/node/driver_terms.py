@@ -77,7 +77,7 @@ class DriverSettings:
 class DriverStatus:
     """A snapshot. `muted` says why this member signs nothing, `suspected` why it suspects the coordinator;
     both are empty when all is well. `counters` are totals since the start of the process (see
-    `counters.Counters`)."""
+    `counters.Counters`), and `fsyncs`."""
 
     epoch: int
     view: int

@@ -24,6 +24,11 @@ class Recorder:
         self._store = store
         self._journal = journal
 
+    @property
+    def fsyncs(self) -> int:
+        """How often the disk was waited for, by journal and store together."""
+        return self._journal.counters.fsyncs + self._store.counters.fsyncs
+
     def write(self, items: Sequence[Persist[BlockExecution]], withdrawn: Sequence[bytes] = ()) -> None:
         """Make `items` durable, in order. The journal may forget the `withdrawn` commands (digests), in the
         same append as the first items or a later one; an item may bring one of them back.
