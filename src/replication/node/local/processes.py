@@ -53,19 +53,32 @@ def read_pid(home: Path) -> int | None:
 def is_node_of(pid: int, home: Path) -> bool:
     """Whether process `pid` is alive (no zombie) and was started as the node of `home`."""
     try:
-        state = (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(")")[2]
-            .split()[0]
-        )
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         base = Path(f"/proc/{pid}/cwd").readlink()
-    except (OSError, IndexError):
+    except OSError:
         return False
     wanted = home.resolve()
     arguments = [os.fsdecode(word).removeprefix("--home=") for word in words if word]
-    return state not in ("Z", "X") and any(base.joinpath(item).resolve() == wanted for item in arguments[1:])
+    return _is_alive(pid) and any(base.joinpath(item).resolve() == wanted for item in arguments[1:])
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether there is such a process that has not ended: a zombie has."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False
+
+
+def _has_ended(pid: int, home: Path) -> bool:
+    """Whether the node is gone. One that is about to end has lost its command line already, and still counts."""
+    if not _is_alive(pid):
+        return True
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes()) and not is_node_of(pid, home)
+    except OSError:
+        return True
 
 
 def running_pid(home: Path) -> int | None:
@@ -209,7 +222,7 @@ def _wait_gone(running: Mapping[Path, int], seconds: float, reap: Callable[[], o
     left = dict(running)
     while True:
         reap()
-        left = {home: pid for home, pid in left.items() if is_node_of(pid, home)}
+        left = {home: pid for home, pid in left.items() if not _has_ended(pid, home)}
         if not left or time.monotonic() >= give_up:
             return left
         time.sleep(_POLL_SECONDS)
