@@ -72,7 +72,8 @@ def _is_alive(pid: int) -> bool:
 
 
 def _has_ended(pid: int, home: Path) -> bool:
-    """Whether the node is gone. One that is about to end has lost its command line already, and still counts."""
+    """Whether the node is gone. One that is about to end has lost its command line already, and still
+    counts."""
     if not _is_alive(pid):
         return True
     try:
