@@ -32,6 +32,7 @@ from replication.cli import bench as bench_command
 from replication.cli import certificate as certificate_commands
 from replication.cli import close as close_command
 from replication.cli import demo as demo_command
+from replication.cli import drills as drill_commands
 from replication.cli import evidence as evidence_command
 from replication.cli import execute as execute_command
 from replication.cli import faults as faults_commands
@@ -79,7 +80,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 audit_app = typer.Typer(help="The replicated audit record.", no_args_is_help=True)
-faults_app = typer.Typer(help="Faults on purpose.", no_args_is_help=True)
+faults_app = typer.Typer(
+    help="Faults on purpose: drills on real clusters, simulations.", no_args_is_help=True
+)
 members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
 
 CLUSTER, VOTING, RECORD, TOOLS = "A cluster", "Voting", "The record", "Trying it out"
@@ -117,6 +120,10 @@ members_app.command("apply")(with_connection(members_commands.apply))
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
 app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)
 app.add_typer(faults_app, name="faults", rich_help_panel=TOOLS)
+faults_app.command("list")(drill_commands.list_drills)
+faults_app.command("run")(drill_commands.run_drills)
+faults_app.command("replay")(drill_commands.replay_drill)
+faults_app.command("report")(drill_commands.report_drill)
 faults_app.command("simulate")(faults_commands.simulate)
 
 

@@ -42,7 +42,7 @@ from replication.faults.harness.scenario import Scenario
 from replication.faults.harness.schedule import make_schedule, planned_from
 from replication.faults.harness.workload import Workload
 
-__all__ = ["RUN_FILE", "RunPlan", "Watcher", "carry_out", "plan_run", "read_plan"]
+__all__ = ["RUN_FILE", "RunPlan", "Watcher", "carry_out", "plan_run", "read_plan", "write_plan"]
 
 RUN_FILE: Final = "run.json"
 SCENARIO_FILE: Final = "scenario.toml"

@@ -94,9 +94,9 @@ _RULES: Final[Mapping[str, Setting]] = {
 }
 _WORKLOAD: Final[Mapping[str, Setting]] = {
     "seconds": Number(8.0, 0.1, MAX_SECONDS),
-    "proposers": Whole(3, 1, 64),
+    "proposers": Whole(2, 1, 64),
     "readers": Whole(2, 0, 64),
-    "pause_ms": Whole(20, 0, 60_000),
+    "pause_ms": Whole(60, 0, 60_000),
     "repeat_share": Number(0.1, 0.0, 1.0),
     "execute_share": Number(0.1, 0.0, 1.0),
     "call_seconds": Number(6.0, 0.1, 600.0),

@@ -78,9 +78,9 @@ class WorkloadPlan:
     phase of faults lasts; `call_seconds` is how long a client waits for an answer."""
 
     seconds: float = 8.0
-    proposers: int = 3
+    proposers: int = 2
     readers: int = 2
-    pause_ms: int = 20
+    pause_ms: int = 60
     repeat_share: float = 0.1
     execute_share: float = 0.1
     call_seconds: float = 6.0
