@@ -21,7 +21,7 @@ from replication.ordering.statements import Phase
 from .execution import genesis_execution
 from .history import Totals, advance, genesis_totals
 from .projections import PROJECTED_TABLES, Projection
-from .rows import BLOCK_COLUMNS, ENTRY_COLUMNS, read_block, read_entry
+from .rows import BLOCK_COLUMNS, ENTRY_COLUMNS, RowDamagedError, read_block, read_entry
 from .schema import RecordDamagedError, create_tables
 from .statistics import Statistics
 
@@ -66,7 +66,10 @@ class Auditor:
         try:
             create_tables(self._connection, "replay", whole=False)
             self._connection.execute("BEGIN")
-            self._check_chain()
+            try:
+                self._check_chain()
+            except RowDamagedError as error:
+                raise self._damage(str(error)) from error
             self._compare_projections()
             self._connection.execute("ROLLBACK")
         except BaseException:

@@ -17,7 +17,20 @@ from .codec import block_from_pb, block_to_pb, certificate_from_pb, certificate_
 from .history import entry_timestamp
 from .schema import RecordDamagedError
 
-__all__ = ["BLOCK_COLUMNS", "ENTRY_COLUMNS", "block_row", "entry_row", "read_block", "read_entry"]
+__all__ = [
+    "BLOCK_COLUMNS",
+    "ENTRY_COLUMNS",
+    "RowDamagedError",
+    "block_row",
+    "entry_row",
+    "read_block",
+    "read_entry",
+]
+
+
+class RowDamagedError(RecordDamagedError):
+    """A row cannot be what was written. Who knows the file says which it is."""
+
 
 BLOCK_COLUMNS = "height, time_ms, hash, block, certificate, checksum"
 ENTRY_COLUMNS = (
@@ -36,21 +49,21 @@ def block_row(block: Block, certificate: Certificate | None) -> tuple[object, ..
 
 
 def read_block(row: tuple[Any, ...]) -> tuple[Block, Certificate | None]:
-    """A block and its certificate. Raises RecordDamagedError when the row is not one that was written."""
+    """A block and its certificate. Raises RowDamagedError when the row is not one that was written."""
     height, time_ms, block_hash, raw, proof, checksum = row
     try:
         block = block_from_pb(log_pb2.Block.FromString(raw))
         certificate = None if proof is None else certificate_from_pb(log_pb2.Certificate.FromString(proof))
     except (PeerError, ValueError, TypeError) as error:  # DecodeError is a ValueError
-        raise RecordDamagedError(f"block {height} cannot be read: {error!s:.200}") from error
+        raise RowDamagedError(f"block {height} cannot be read: {error!s:.200}") from error
     except Exception as error:  # whatever protobuf makes of bytes that are none of its own
-        raise RecordDamagedError(f"block {height} cannot be read: {type(error).__name__}") from error
+        raise RowDamagedError(f"block {height} cannot be read: {type(error).__name__}") from error
     if (block.height, block.header.time_ms, block.hash) != (
         height,
         time_ms,
         block_hash,
     ) or checksum != _checksum(block.hash, proof):
-        raise RecordDamagedError(f"block {height} is not the one that was written")
+        raise RowDamagedError(f"block {height} is not the one that was written")
     return block, certificate
 
 
@@ -70,15 +83,15 @@ def entry_row(entry: AuditEntry, height: int) -> tuple[object, ...]:
 
 
 def read_entry(row: tuple[Any, ...], time_ms: int) -> AuditEntry:
-    """An entry from `ENTRY_COLUMNS` and its block's time. Raises RecordDamagedError for data that is no JSON
+    """An entry from `ENTRY_COLUMNS` and its block's time. Raises RowDamagedError for data that is no JSON
     object."""
     sequence, event_type, proposal_id, actor_id, data, prev_hash, entry_hash, _ = row
     try:
         value = json.loads(data, parse_int=_number)
     except (ValueError, TypeError, RecursionError) as error:
-        raise RecordDamagedError(f"entry {sequence} cannot be read: {error!s:.200}") from error
+        raise RowDamagedError(f"entry {sequence} cannot be read: {error!s:.200}") from error
     if not isinstance(value, dict):
-        raise RecordDamagedError(f"entry {sequence} holds no object")
+        raise RowDamagedError(f"entry {sequence} holds no object")
     return AuditEntry(
         sequence,
         event_type,
