@@ -117,11 +117,12 @@ class Imposer:
         """Report the effects that are new."""
         new: list[Effect] = log.effects[told:]
         for effect in new:
-            self._note(log, "effect", text=effect.text)
+            self._note(log, "effect", effect.at_ms, text=effect.text)
         return len(log.effects)
 
-    def _note(self, log: FaultLog, event: str, **more: Any) -> None:
-        at_ms, planned = self._site.now_ms(), log.planned
+    def _note(self, log: FaultLog, event: str, at_ms: int | None = None, **more: Any) -> None:
+        planned = log.planned
+        at_ms = self._site.now_ms() if at_ms is None else at_ms
         document = {"at_ms": at_ms, "number": planned.number, "kind": planned.kind, "event": event, **more}
         self._file.write(json.dumps(document, ensure_ascii=False) + "\n")
         words = more.get("text") or more.get("problem") or ", ".join(more.get("members", ()))
