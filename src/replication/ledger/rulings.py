@@ -148,11 +148,8 @@ def _rule_proposal(view: View, command: ProposalCommand, digest: bytes) -> Rulin
     known = _known(view, digest)
     if known is not None:
         return _final(repeated("this proposal", known.id, known.sequence))
-    other_digest = view.request(command.proposer, command.request_id)
-    other = None if other_digest is None else _known(view, other_digest)
-    if other is not None:
-        if _same_content(command, other):
-            return _final(repeated("a proposal with this request id and content", other.id, other.sequence))
+    other = _requested(view, command.proposer, command.request_id)
+    if other is not None and not _same_content(command, other):
         return _final(
             refused(
                 Reason.REQUEST_ID_REUSED,
@@ -161,11 +158,32 @@ def _rule_proposal(view: View, command: ProposalCommand, digest: bytes) -> Rulin
                 other.id,
             )
         )
+    other = other or _requested_elsewhere(view, command)
+    if other is not None:
+        return _final(repeated("a proposal with this request id and content", other.id, other.sequence))
     limit = view.rules.max_active_proposals
     if view.open_count >= limit:
         message = f"{limit} proposals are open, as many as the rules allow; try again when one is decided"
         return Ruling(refused(Reason.TOO_MANY_PROPOSALS, message))
     return TAKES_EFFECT
+
+
+def _requested(view: View, proposer: str, request_id: str) -> OpenProposal | FinishedProposal | None:
+    """The proposal on record that a member made under a request id."""
+    digest = view.request(proposer, request_id)
+    return None if digest is None else _known(view, digest)
+
+
+def _requested_elsewhere(view: View, command: ProposalCommand) -> OpenProposal | FinishedProposal | None:
+    """The same request, made through another member.
+
+    A client whose node went away asks another one, while the first may still have its proposal under way.
+    Only the same content counts: the ids of different members do not clash, or one could take those of
+    another.
+    """
+    others = (member for member in view.members.ids if member != command.proposer)
+    found = (_requested(view, member, command.request_id) for member in others)
+    return next((other for other in found if other is not None and _same_content(command, other)), None)
 
 
 def _known(view: View, digest: bytes) -> OpenProposal | FinishedProposal | None:

@@ -117,7 +117,25 @@ def test_repeated_proposals() -> None:
         "DUPLICATE",
         "REQUEST_ID_REUSED",
     ]
-    assert reason(cluster.outcome(cluster.propose("node-2", request_id="r"))) == "accepted"
+    cluster.verify()
+
+
+def test_a_request_repeated_at_another_member() -> None:
+    cluster = LedgerCluster(4)
+    proposal = cluster.propose("node-1", request_id="r")
+    same = cluster.propose("node-2", request_id="r", created_ms=7)
+    different = cluster.propose("node-3", "release", request_id="r")
+    execution = cluster.block(proposal, same, different)
+    assert events(execution) == ["propose", "propose"]
+    outcomes = [execution.outcomes[command_digest(command)] for command in (proposal, same, different)]
+    assert [(reason(outcome), outcome.proposal_id) for outcome in outcomes] == [
+        ("accepted", "prop-0001"),
+        ("DUPLICATE", "prop-0001"),
+        ("accepted", "prop-0002"),  # nobody can take another member's ids
+    ]
+    cluster.block(*(cluster.vote(voter, proposal) for voter in cluster.ids))
+    assert reason(cluster.outcome(cluster.propose("node-4", request_id="r"))) == "DUPLICATE"
+    assert reason(cluster.outcome(cluster.propose("node-2", "restrict", request_id="r"))) == "accepted"
     cluster.verify()
 
 
