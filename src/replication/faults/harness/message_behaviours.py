@@ -109,6 +109,25 @@ def _install_deaf(control: Control) -> None:
     Driver.receive = deaf  # type: ignore[method-assign]
 
 
+def _install_censor(control: Control) -> None:
+    from replication.ledger.commands import decode_command
+    from replication.node.driver import Driver
+    from replication.ordering.messages import CommandMessage
+
+    receive = Driver.receive
+
+    async def censoring(self: Driver, sender: str, message: Message) -> None:
+        armed = control.armed("censor")
+        if armed is not None and isinstance(message, CommandMessage):
+            author = decode_command(message.command).author
+            if author in armed.settings["authors"]:
+                control.effect(armed, f"ignored a command of {author}, which {sender} sent")
+                return
+        await receive(self, sender, message)
+
+    Driver.receive = censoring  # type: ignore[method-assign]
+
+
 BEHAVIOURS_HERE: Final = (
     Behaviour(
         name="silent",
@@ -130,5 +149,12 @@ BEHAVIOURS_HERE: Final = (
         summary="the node ignores some kinds of messages of some members, or of all: censorship",
         settings={"messages": _WHICH, "to": Words((ALL_MESSAGES,))},
         install=_install_deaf,
+    ),
+    Behaviour(
+        name="censor",
+        group=Group.COORDINATOR,
+        summary="the node ignores every command of some members, whoever sends or passes it on",
+        settings={"authors": Words()},
+        install=_install_censor,
     ),
 )

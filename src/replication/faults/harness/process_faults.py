@@ -76,8 +76,8 @@ class StoppingFault(Fault):
         begin = time.monotonic()
         while time.monotonic() < begin + seconds:
             node.notice_end()
-            if node.is_held or node.paused:
-                return True
+            if node.is_held or node.paused or (node.pid is None and node.may_be_down):
+                return True  # another fault has it
             if node.pid is None:
                 self.violation(f"{member} did not come up again: {last_words(node.exits[-1].words)}")
                 return False
