@@ -55,16 +55,21 @@ STATUS_BY_REASON: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "UNKNOWN_PROPOSAL": grpc.StatusCode.NOT_FOUND,
         "UNKNOWN_VOTER": grpc.StatusCode.NOT_FOUND,
         "REQUEST_ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
+        "REVISION_OUT_OF_ORDER": grpc.StatusCode.INVALID_ARGUMENT,
         "ROLE_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
         # The state of the cluster does not allow it.
         "ALREADY_EXECUTED": grpc.StatusCode.FAILED_PRECONDITION,
         "ALREADY_VOTED": grpc.StatusCode.FAILED_PRECONDITION,
+        "MEMBERSHIP_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
+        "NOT_ALONE": grpc.StatusCode.FAILED_PRECONDITION,
         "NOT_APPROVED": grpc.StatusCode.FAILED_PRECONDITION,
         "NOT_DECIDED": grpc.StatusCode.FAILED_PRECONDITION,
         "NOT_PROPOSER": grpc.StatusCode.FAILED_PRECONDITION,
         "PROPOSAL_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
         "PROPOSAL_NOT_OPEN": grpc.StatusCode.FAILED_PRECONDITION,
+        "REJOIN_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
         "TOO_MANY_RECEIPTS": grpc.StatusCode.FAILED_PRECONDITION,
+        "VIEW_RECORDED": grpc.StatusCode.FAILED_PRECONDITION,
         "WRONG_CLUSTER": grpc.StatusCode.FAILED_PRECONDITION,
         "WRONG_PROTOCOL_VERSION": grpc.StatusCode.FAILED_PRECONDITION,
         # Limits.
@@ -73,9 +78,9 @@ STATUS_BY_REASON: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "TOO_MANY_PROPOSALS": grpc.StatusCode.RESOURCE_EXHAUSTED,
         # Later, or elsewhere, it may work.
         "EPOCH_OVER": grpc.StatusCode.UNAVAILABLE,
-        "NODE_STOPPING": grpc.StatusCode.UNAVAILABLE,
         "NOT_SIGNING": grpc.StatusCode.UNAVAILABLE,
         "NO_QUORUM_OF_NODES": grpc.StatusCode.UNAVAILABLE,
+        "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
     }
 )
 """The status of each reason that has one of its own; for all others the class of the error decides."""
