@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["BEHAVIOUR_FAULTS", "behaviour_fault"]
 
 
+END_SECONDS: Final = 15.0
+"""How long a node that has to stop may take to end its calls and close its files."""
+
+
 class BehaviourFault(StoppingFault):
     """A behaviour, armed from the beginning of the fault to its end."""
 
@@ -65,10 +69,20 @@ class BehaviourFault(StoppingFault):
         await self.observe()
         if self.behaviour.ends:
             for member in self.members:
-                node = self.site.nodes[member]
-                node.forbid_end(self.who)
-                node.start()
-                await self.wait_up(member)
+                await self._bring_back(member)
+
+    async def _bring_back(self, member: str) -> None:
+        """Wait until the process has ended, if the behaviour has struck, and start it again."""
+        node = self.site.nodes[member]
+        struck = node.inside is not None and bool(node.inside.effects(self._key(member)))
+        if struck and len(node.exits) == self._ends[member]:
+            await node.wait_end(END_SECONDS)
+            await self.observe()
+            if len(node.exits) == self._ends[member]:
+                self.violation(f"{member} goes on after {self.behaviour.name}, and has to stop")
+        node.forbid_end(self.who)
+        node.start()
+        await self.wait_up(member)
 
     def _key(self, member: str) -> str:
         return f"{self.planned.number} {member}"

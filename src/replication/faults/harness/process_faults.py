@@ -121,6 +121,32 @@ class Terminate(StoppingFault):
         await self.bring_up()
 
 
+class RollingRestart(StoppingFault):
+    """One node after another is stopped in good order and started again, each when the one before is back."""
+
+    kind: ClassVar[Kind] = Kind(
+        "rolling-restart",
+        Group.PROCESS,
+        "one node after another is stopped with SIGTERM and started again, as in an upgrade",
+        instant=True,
+        default_target="all",
+    )
+
+    async def begin(self) -> None:
+        for member in self.members:
+            node = self.site.nodes[member]
+            await node.hold(self.who, signal.SIGTERM)
+            code = node.exits[-1].code if node.exits else None
+            self.effect(f"{member}: ended ({describe_code(code)})")
+            if code:
+                self.violation(f"{member} ended with {describe_code(code)} after SIGTERM, not with 0")
+            node.release(self.who)
+            await self.wait_up(member)
+
+    async def end(self) -> None:
+        """It was over when the last node was back."""
+
+
 class Pause(Fault):
     """SIGSTOP, then SIGCONT: the process comes back and believes that no time has passed."""
 
@@ -359,6 +385,7 @@ def last_words(text: str) -> str:
 PROCESS_FAULTS: Final[tuple[type[Fault], ...]] = (
     Kill,
     Terminate,
+    RollingRestart,
     Pause,
     CrashLoop,
     StartTwice,
