@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -84,17 +85,26 @@ class VerificationCounter:
 
 verifications: Final = VerificationCounter()
 
+_MADE_HERE_REMEMBERED: Final = 4096
+_made_here: Final[dict[tuple[bytes, bytes], bytes]] = {}
+"""Public key and signature to the SHA-256 of the message, for signatures made in this process."""
+
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
     """Whether `signature` (64 bytes) over `message` verifies under `public_key` (32 bytes).
 
-    Never raises: whatever is not a valid signature is False, wrong types and lengths included.
+    Never raises: whatever is not a valid signature is False, wrong types and lengths included. What a key of
+    this process has signed lately is recognised, and not verified: a member meets its own signatures in every
+    certificate.
     """
     verifications.count += 1
     if type(public_key) is not bytes or type(signature) is not bytes or type(message) is not bytes:
         return False
     if len(public_key) != PUBLIC_KEY_SIZE or len(signature) != SIGNATURE_SIZE:
         return False
+    known = _made_here.get((public_key, signature))
+    if known is not None and known == sha256(message).digest():
+        return True
     try:
         nacl.bindings.crypto_sign_open(signature + message, public_key)
     except nacl.exceptions.BadSignatureError:
@@ -170,7 +180,11 @@ class SigningKey:
 
     def sign(self, message: bytes) -> bytes:
         """Signature over `message`, 64 bytes; deterministic (RFC 8032)."""
-        return nacl.bindings.crypto_sign(message, self._expanded)[:SIGNATURE_SIZE]
+        signature = nacl.bindings.crypto_sign(message, self._expanded)[:SIGNATURE_SIZE]
+        if len(_made_here) >= _MADE_HERE_REMEMBERED:
+            _made_here.clear()
+        _made_here[self._public_key, signature] = sha256(message).digest()
+        return signature
 
     def __repr__(self) -> str:
         return f"SigningKey(public_key={self._public_key.hex()})"

@@ -76,6 +76,8 @@ class MemberSet:
 
     epoch: int
     members: tuple[Member, ...]
+    ids: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Identifiers of the members, in their order."""
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ class MemberSet:
             index[member.id] = position
             owners[member.public_key] = member.id
         object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "ids", tuple(index))
 
     @property
     def n(self) -> int:
@@ -107,11 +110,6 @@ class MemberSet:
     def max_faulty(self) -> int:
         """f: how many members may be faulty, (n - 1) // 3."""
         return max_byzantine_faults(self.n)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Identifiers of the members, in their order."""
-        return tuple(self._index)
 
     def __contains__(self, member_id: object) -> bool:
         return member_id in self._index

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -63,6 +64,10 @@ _U32_MAX: Final = 2**32 - 1
 _U64_MAX: Final = 2**64 - 1
 _pack_u32: Final = struct.Struct(">I").pack
 _pack_u64: Final = struct.Struct(">Q").pack
+
+_IDENTIFIERS_REMEMBERED: Final = 4096
+_identifiers: Final[dict[str, bytes]] = {}
+"""Encoded identifiers that were judged legal before: mostly those of members, in every statement."""
 
 
 class Phase(StrEnum):
@@ -322,10 +327,14 @@ def _phase_name(phase: Phase | str) -> str:
 
 
 def _statement(kind: str, cluster_id: bytes, epoch: int, *fields: bytes) -> bytes:
+    return b"".join((_beginning(kind, cluster_id, epoch), *fields))
+
+
+@lru_cache(maxsize=256, typed=True)
+def _beginning(kind: str, cluster_id: bytes, epoch: int) -> bytes:
+    """What all statements of one kind in one epoch begin with; made some ten times for each decision."""
     tag = f"acp/{kind}/v1".encode("ascii")
-    return b"".join(
-        (bytes((len(tag),)), tag, _digest("cluster_id", cluster_id), _u64("epoch", epoch), *fields)
-    )
+    return b"".join((bytes((len(tag),)), tag, _digest("cluster_id", cluster_id), _u64("epoch", epoch)))
 
 
 def _number(name: str, value: int, highest: int) -> int:
@@ -336,6 +345,8 @@ def _number(name: str, value: int, highest: int) -> int:
 
 
 def _u64(name: str, value: int) -> bytes:
+    if type(value) is int and 0 <= value <= _U64_MAX:
+        return _pack_u64(value)
     return _pack_u64(_number(name, value, _U64_MAX))
 
 
@@ -362,7 +373,13 @@ def _variable(name: str, value: bytes) -> bytes:
 
 
 def _identifier(name: str, value: str) -> bytes:
-    return _variable(name, require_id(value, name).encode("ascii"))
+    if type(value) is str and value in _identifiers:
+        return _identifiers[value]
+    encoded = _variable(name, require_id(value, name).encode("ascii"))
+    if len(_identifiers) >= _IDENTIFIERS_REMEMBERED:
+        _identifiers.clear()
+    _identifiers[value] = encoded
+    return encoded
 
 
 def _text(name: str, value: str, *, empty: bool = True) -> bytes:

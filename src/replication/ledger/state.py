@@ -17,6 +17,8 @@ __all__ = ["State"]
 
 _UNKNOWN_REMEMBERED = 65_536
 
+_REQUESTS_REMEMBERED = 16_384
+
 _RECENT_REMEMBERED = 1_024
 """Proposals finished last: late votes on them, and questions about them, need no look at the disk."""
 
@@ -35,6 +37,7 @@ class State:
         self._due: list[tuple[int, int, bytes]] = []
         self._unknown: dict[bytes, None] = {}
         self._recent: OrderedDict[bytes, FinishedProposal] = OrderedDict()
+        self._requests: dict[tuple[str, str], bytes | None] = {}
         for proposal in history.open_proposals():
             self._open(self._restored(proposal))
         self._settled_by_epoch = self.begins_epoch and any(poll.is_settled for poll in self._polls.values())
@@ -101,8 +104,17 @@ class State:
         return found
 
     def request(self, proposer: str, request_id: str) -> bytes | None:
-        """Digest of the proposal on record under a request id."""
-        return self._history.request(proposer, request_id)
+        """Digest of the proposal on record under a request id. The answer is remembered: a new proposal is
+        asked about again and again until it is committed."""
+        key = (proposer, request_id)
+        if key not in self._requests:
+            self._remember_request(key, self._history.request(proposer, request_id))
+        return self._requests[key]
+
+    def _remember_request(self, key: tuple[str, str], digest: bytes | None) -> None:
+        if len(self._requests) >= _REQUESTS_REMEMBERED:
+            self._requests.clear()
+        self._requests[key] = digest
 
     def vote(self, digest: bytes, voter: str) -> RecordedVote | None:
         """The last vote on record of a voter."""
@@ -147,6 +159,7 @@ class State:
         were executed in it."""
         members = self.totals.members
         for digest, poll in touched.items():
+            self._remember_request((poll.proposal.proposer, poll.proposal.request_id), digest)
             if digest in self._polls:
                 self._polls[digest] = poll
             elif digest not in finished:

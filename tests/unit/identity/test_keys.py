@@ -154,6 +154,21 @@ def test_verifications_are_counted() -> None:
     assert keys.verifications.count == before + 2
 
 
+def test_signatures_made_here_are_recognised_and_nothing_else_is() -> None:
+    key = SigningKey.generate()
+    signature = key.sign(b"message")
+    assert verify(key.public_key, signature, b"message")
+    other = SigningKey.generate().public_key
+    flipped = bytes([signature[0] ^ 1]) + signature[1:]
+    assert not verify(key.public_key, signature, b"massage")
+    assert not verify(key.public_key, flipped, b"message")
+    assert not verify(other, signature, b"message")
+    for number in range(5_000):
+        key.sign(number.to_bytes(4, "big"))
+    assert len(vars(keys)["_made_here"]) <= 4096
+    assert verify(key.public_key, signature, b"message"), "also when it was forgotten"
+
+
 @pytest.mark.parametrize("case", SPECCHECK, ids=lambda case: f"{case['number']}: {case['about']}")
 def test_speccheck(case: dict[str, Any]) -> None:
     refusal, verifies = SPECCHECK_ANSWERS[case["number"]]
