@@ -81,8 +81,10 @@ bench: $(READY) ## measure rounds in one process, then a real cluster (BENCH_SEC
 	$(BIN)/python tests/benchmarks/bench_rounds.py
 	$(BIN)/acp bench --seconds $(BENCH_SECONDS)
 
-soak: $(READY) ## for hours: the property and simulation tests with fifty times the examples, new seeds, no time limit
-	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout=0 tests/property tests/simulation $(PYTEST_FLAGS)
+soak: $(READY) ## for hours: 100,000 simulated clusters, the property tests with fifty times the examples, all drills
+	SIMULATION_SEEDS=100000 SIMULATION_FROM=1000000 $(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
+	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout=0 tests/property $(PYTEST_FLAGS)
+	$(BIN)/acp faults run --all
 
 floors: ## unit tests with the oldest releases that pyproject.toml allows, in a fresh environment
 	@$(CHECK_PYTHON)
