@@ -56,6 +56,7 @@ class CatchUp:
         self._counters = counters
         self._wanted = 0
         self._informant = ""
+        self._looks = 0
         self._resting: dict[str, tuple[float, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -72,6 +73,16 @@ class CatchUp:
         if not self.is_running and self._next_peer() is not None:
             self._task = asyncio.ensure_future(self._run())
             self._task.add_done_callback(self._done)
+
+    def look(self) -> None:
+        """Ask one peer, another one each time, whether there is more: for a node that nobody tells."""
+        willing = self._willing()
+        if self.is_running or not willing:
+            return
+        peer = willing[self._looks % len(willing)]
+        self._looks += 1
+        self._task = asyncio.ensure_future(self._look(peer))
+        self._task.add_done_callback(self._done)
 
     async def stop(self) -> None:
         """End the fetch at hand."""
@@ -91,11 +102,20 @@ class CatchUp:
             await self._fetch_page(peer)
         self._wanted = 0  # what nobody can give may not have been true; the next who is ahead will say so
 
-    async def _fetch_page(self, peer: str) -> None:
+    async def _look(self, peer: str) -> None:
         before = self._height()
+        height = await self._fetch_page(peer, may_be_empty=True)
+        if self._height() > before:
+            self._wanted, self._informant = max(self._wanted, height), peer
+        await self._run()
+
+    async def _fetch_page(self, peer: str, *, may_be_empty: bool = False) -> int:
+        """Fetch a page and put it through; the height that the peer says it has, 0 if it gave nothing."""
+        before = self._height()
+        height = 0
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                page, _ = await self._fetch(peer, before + 1)
+                page, height = await self._fetch(peer, before + 1)
             self._counters.pages += 1
             await self._deliver(peer, page)
         except TimeoutError:
@@ -105,8 +125,9 @@ class CatchUp:
         else:
             if self._height() > before:
                 self._resting.pop(peer, None)
-            else:
+            elif not may_be_empty or page:
                 self._rest(peer, f"has nothing above block {before}")
+        return height
 
     def _rest(self, peer: str, problem: str) -> None:
         """Leave a peer alone for a while."""
@@ -118,8 +139,12 @@ class CatchUp:
 
     def _next_peer(self) -> str | None:
         """The one that said it is ahead, else any other that is not resting."""
+        willing = self._willing()
+        if self._informant in willing:
+            return self._informant
+        return willing[0] if willing else None
+
+    def _willing(self) -> list[str]:
+        """The candidates that are not resting."""
         now = asyncio.get_running_loop().time()
-        candidates = list(self._candidates())
-        if self._informant in candidates:
-            candidates.insert(0, self._informant)
-        return next((peer for peer in candidates if self._resting.get(peer, (0.0, 0.0))[0] <= now), None)
+        return [peer for peer in self._candidates() if self._resting.get(peer, (0.0, 0.0))[0] <= now]

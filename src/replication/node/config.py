@@ -97,7 +97,9 @@ def _no_peers() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One node's configuration. `peers` overrides addresses of the genesis file: id to ``host:port``."""
+    """One node's configuration. `peers` overrides addresses of the record: id to ``host:port``. `joins` is
+    for a home that was made for a change of members: the record says whether and with which key it is one,
+    not the genesis file."""
 
     id: str
     listen: str
@@ -105,6 +107,7 @@ class NodeConfig:
     timing: Timing = Timing()
     log_level: str = "info"
     peers: Mapping[str, str] = field(default_factory=_no_peers)
+    joins: bool = False
 
 
 def read_config(path: str | os.PathLike[str]) -> NodeConfig:
@@ -139,7 +142,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
-    top = _Table(origin, "", data, ("id", "listen", "policy", "timing", "log", "peers"))
+    top = _Table(origin, "", data, ("id", "listen", "policy", "timing", "log", "peers", "joins"))
     member_id = _member_id(top, "id", top.text("id"))
     log = top.table("log", ("level",))
     return NodeConfig(
@@ -149,6 +152,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         timing=_timing(top.table("timing", tuple(TIMING_RANGES))),
         log_level=log.choice("level", LOG_LEVELS, "info"),
         peers=_peers(top, member_id),
+        joins=top.boolean("joins", default=False),
     )
 
 
@@ -179,6 +183,7 @@ def format_config(config: NodeConfig) -> str:
         "# Configuration of one voter, read when the node starts. Unknown keys are refused.",
         f"id = {toml_string(config.id)}",
         f"listen = {toml_string(config.listen)}",
+        *(["joins = true # the record, not the genesis file, says whether it is a member"] * config.joins),
         "",
         "[policy] # how this voter decides: manual (a person), cel (file = ...) or python (entry = ...)",
         f"kind = {toml_string(config.policy.kind)}",
@@ -191,7 +196,7 @@ def format_config(config: NodeConfig) -> str:
     lines += [f"{each.name} = {getattr(config.timing, each.name)}" for each in fields(Timing)]
     lines += ["", f"[log] # {', '.join(LOG_LEVELS)}", f"level = {toml_string(config.log_level)}"]
     if config.peers:
-        lines += ["", "[peers] # where members are reached from this host, when not as the genesis file says"]
+        lines += ["", "[peers] # where members are reached from this host, when not as the record says"]
         lines += [f"{toml_string(peer)} = {toml_string(address)}" for peer, address in config.peers.items()]
     return "\n".join(lines) + "\n"
 
@@ -279,6 +284,12 @@ class _Table:
         value = self.data.get(key, default)
         if type(value) is not int or not low <= value <= high:  # `true` is no number here
             raise self.bad(key, value, f"it must be a whole number from {low} to {high}")
+        return value
+
+    def boolean(self, key: str, *, default: bool) -> bool:
+        value = self.data.get(key, default)
+        if type(value) is not bool:
+            raise self.bad(key, value, "it must be true or false")
         return value
 
     def table(self, key: str, known: tuple[str, ...]) -> _Table:

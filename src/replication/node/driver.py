@@ -100,11 +100,13 @@ class Driver:
         settings: DriverSettings | None = None,
         replica_settings: ReplicaSettings | None = None,
         clock: Callable[[], int] | None = None,
+        members_changed: Callable[[], None] | None = None,
     ) -> None:
         """Make a driver in a running event loop; nothing happens before `start`.
 
         `store` and `journal` stay the caller's to close, after `stop`. `clock` gives this host's time in
         milliseconds since the Unix epoch and never goes back; the default is a `NodeClock`.
+        `members_changed` is called when an epoch has begun, whose members the application then has.
         """
         self._loop = asyncio.get_running_loop()
         self._settings = settings or DriverSettings()
@@ -158,6 +160,10 @@ class Driver:
         self.fatal: asyncio.Future[None] = self._loop.create_future()
         self.changes = Changes(self._replica.height, self._replica.head.audit_size)
         self._member = member
+        self._members_changed = members_changed
+        self._epoch = self._replica.members.epoch
+        self._connected: set[str] = set()
+        self._looked_ms = 0
         self._worker = ThreadPoolExecutor(1, "recorder")
         self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -207,9 +213,12 @@ class Driver:
             PoolFullError: too many commands of this member are waiting.
             NoQuorumError: no quorum of nodes has been in contact for too long; the command may commit later.
             NodeStoppingError: the node stops; the command may commit later.
+            NotSigningError: this node is not a member.
         """
         if self._is_stopping or self._task is None:
             raise _stopping()
+        if not self._replica.is_member:
+            raise NotSigningError(f"this node orders nothing now: {self._replica.muted}. Ask a member.")
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._feeder.submissions.append(Submission(command, resign, future))
         self._wake()
@@ -253,19 +262,22 @@ class Driver:
     # Peers.
 
     async def receive(self, sender: str, message: Message) -> None:
-        """Take in a message of a member, whose name the transport has authenticated. Returns at once while
+        """Take in a message of a node, whose name the transport has authenticated. Returns at once while
         there is room in the sender's share of the queue, else when there is: that is the back-pressure."""
-        self._contacts.heard(sender, self._clock())
+        if sender in self._replica.members:
+            self._contacts.heard(sender, self._clock())
         await self._feeder.inbox.put(sender, message)
         self._wake()
 
     def peer_connected(self, peer: str) -> None:
         """The transport can send to `peer` (again). Greets it with what it is known to have signed."""
+        self._connected.add(peer)
         self._feeder.greetings[peer] = None
         self._wake()
 
     def peer_disconnected(self, peer: str) -> None:
         """The connection to `peer` is gone. It still counts as in contact until `contact_ms` has passed."""
+        self._connected.discard(peer)
 
     # What can be asked.
 
@@ -301,6 +313,8 @@ class Driver:
                 await self._wait_for_input()
                 await self._carry_out(self._feeder.collect(self._clock()))
                 self._check_quorum()
+                self._follow_members()
+                self._look_for_more()
         except Exception as error:
             self._fail(error)
 
@@ -409,10 +423,28 @@ class Driver:
         await done
 
     def _fetch_candidates(self) -> list[str]:
-        """Peers to fetch from, those that said they are furthest first."""
+        """Peers to fetch from, those that said they are furthest first. Members send nothing to one that is
+        not in their epoch, so a connection is enough."""
         peers = self._contacts.states(self._replica.members, self._clock())
-        reachable = [peer for peer, state in peers.items() if state.reachable]
-        return sorted(reachable, key=lambda peer: -peers[peer].height)
+        heard = [peer for peer, state in peers.items() if state.reachable]
+        return sorted(heard, key=lambda peer: -peers[peer].height) + sorted(self._connected.difference(heard))
+
+    def _look_for_more(self) -> None:
+        """Nobody may tell a node what was committed that is not a member yet, or not any more: it asks."""
+        now_ms = self._clock()
+        if now_ms - self._looked_ms < self._settings.look_ms:
+            return
+        self._looked_ms = now_ms
+        if not (self._replica.is_member and self.can_progress):
+            self._catch_up.look()
+
+    def _follow_members(self) -> None:
+        """Tell whoever has to know that an epoch has begun."""
+        epoch = self._replica.members.epoch
+        if epoch != self._epoch:
+            self._epoch = epoch
+            if self._members_changed is not None:
+                self._members_changed()
 
 
 def _restored(store: Store, journal_state: JournalState, commands: tuple[bytes, ...]) -> Restored:

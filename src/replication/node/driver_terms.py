@@ -37,7 +37,7 @@ class NodeStoppingError(ReplicationError):
 
 
 class NotSigningError(ReplicationError):
-    """This member signs no votes for now, since it may have forgotten what it has signed."""
+    """This node signs nothing for now: it may have forgotten what it has signed, or is no member."""
 
     reason: ClassVar[str] = "NOT_SIGNING"
 
@@ -65,12 +65,14 @@ class DriverSettings:
     fetch_timeout_ms: how long one page of blocks may take before another peer is asked.
     policy_timeout_ms: how long a python policy may think about one proposal before its answer no longer
     counts.
+    look_ms: how often a node asks for new blocks by itself, when it is no member or hears from too few.
     """
 
     contact_ms: int = 2_000
     no_quorum_after_ms: int = 3_000
     fetch_timeout_ms: int = 5_000
     policy_timeout_ms: int = 5_000
+    look_ms: int = 500
 
 
 @dataclass(frozen=True)

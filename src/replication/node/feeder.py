@@ -343,7 +343,8 @@ class Feeder:
         self._voter.begin_epoch(self._replica.members)
         for entry in self.own.take_all():
             batch.withdrawn.append(entry.digest)
-            command = None if entry.resign is None else entry.resign(self._epoch)
+            resign = entry.resign if self._replica.is_member else None
+            command = None if resign is None else resign(self._epoch)
             if command is None:
                 text = f"epoch {self._epoch} began before the command was ordered; send it again"
                 batch.answers.append((entry, refused(Reason.EPOCH_OVER, text)))

@@ -8,6 +8,9 @@
     node.pid, node.log   of the running process
     policy.cel.toml      rules of a cel policy, if config.toml names this file
 
+Whoever is in the genesis file must have its key from there. A home that was made for a later change of
+members says `joins` in its config.toml; then the record decides, and until it does the node only follows.
+
 Two processes on one home would sign with one key and forget each other's votes, which is what the safety of
 the whole cluster rests on. So the home is locked (flock on data/lock) as long as it is open; the kernel drops
 the lock with the process, however it ends, so that no stale lock ever needs to be removed by hand.
@@ -190,7 +193,6 @@ class CheckedHome:
     home: NodeHome
     config: NodeConfig
     genesis: Genesis
-    member: Member
     signing_key: SigningKey
     tls_certificate: bytes
     tls_key: bytes
@@ -226,9 +228,9 @@ class OpenedHome:
         return self._checked.genesis
 
     @property
-    def member(self) -> Member:
-        """This node's entry in the genesis file."""
-        return self._checked.member
+    def member_id(self) -> str:
+        """The member that this node is, or is to be."""
+        return self._checked.config.id
 
     @property
     def signing_key(self) -> SigningKey:
@@ -285,23 +287,19 @@ def check_home(
 
     Raises:
         HomeError: the directory or a file is missing, the id is not a member, or the key or the authority is
-            not the one of the genesis file.
+            not the one of the genesis file (member and key are not compared for a home that `joins`).
         ConfigError, GenesisError, KeyFileError, CertificateError: a file is not what it must be.
     """
     home = NodeHome(Path(path))
     _require_files(home)
     config = read_config(home.config)
     genesis = load_genesis(home.genesis)
-    member = _member(home, config, genesis)
+    member = None if config.joins else _member(home, config, genesis)
     signing_key = SigningKey.load(home.signing_key, passphrase)
-    if signing_key.public_key != member.public_key:
-        raise SigningKeyMismatchError(
-            f"{home.signing_key} has the public key {signing_key.public_key.hex()}, but {home.genesis} has "
-            f"{member.public_key.hex()} for {member.id}. Put the key of {member.id} there, or set the id it "
-            "is for."
-        )
-    certificate, key = _transport(home, genesis, member, now or dt.datetime.now(dt.UTC))
-    return CheckedHome(home, config, genesis, member, signing_key, certificate, key)
+    if member is not None:
+        _require_key(home, member, signing_key)
+    certificate, key = _transport(home, genesis, config.id, now or dt.datetime.now(dt.UTC))
+    return CheckedHome(home, config, genesis, signing_key, certificate, key)
 
 
 def open_home(
@@ -345,23 +343,26 @@ def _require_files(home: NodeHome) -> None:
 
 
 def _member(home: NodeHome, config: NodeConfig, genesis: Genesis) -> Member:
-    members = genesis.members
-    member = members.get(config.id)
+    member = genesis.members.get(config.id)
     if member is None:
         raise NotAMemberError(
             f"{home.config}: id {config.id} is not a member of the cluster in {home.genesis}, whose members "
-            f"are "
-            f"{', '.join(members.ids)}. Correct the id, or bring the genesis file of the right cluster."
+            f"are {', '.join(genesis.members.ids)}. Correct the id, or bring the genesis file of the right "
+            "cluster. (A home for a member that is to be added is made by `acp members home`.)"
         )
-    for peer in config.peers:
-        if peer not in members:
-            raise NotAMemberError(
-                f"{home.config}: peers.{peer} is not a member of the cluster in {home.genesis}"
-            )
     return member
 
 
-def _transport(home: NodeHome, genesis: Genesis, member: Member, now: dt.datetime) -> tuple[bytes, bytes]:
+def _require_key(home: NodeHome, member: Member, signing_key: SigningKey) -> None:
+    if signing_key.public_key != member.public_key:
+        raise SigningKeyMismatchError(
+            f"{home.signing_key} has the public key {signing_key.public_key.hex()}, but {home.genesis} has "
+            f"{member.public_key.hex()} for {member.id}. Put the key of {member.id} there, or set the id it "
+            "is for."
+        )
+
+
+def _transport(home: NodeHome, genesis: Genesis, member_id: str, now: dt.datetime) -> tuple[bytes, bytes]:
     authority = _read(home.tls_authority)
     if authority.split() != genesis.ca_certificate.split():
         raise AuthorityMismatchError(
@@ -376,7 +377,7 @@ def _transport(home: NodeHome, genesis: Genesis, member: Member, now: dt.datetim
             now,
             cluster_id=genesis.cluster_id,
             roles=(tls.Role.NODE,),
-            name=member.id,
+            name=member_id,
         )
     with _naming(home.tls_key):
         tls.require_key_pair(certificate, key)

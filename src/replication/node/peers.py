@@ -215,6 +215,11 @@ class PeerLinks:
         self._listener = listener
         self.set_peers(peers)
 
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` was called."""
+        return self._listener is not None
+
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Have links to exactly these members: those that are gone or moved are closed, new ones opened."""
         if self._listener is None:

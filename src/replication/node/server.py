@@ -90,7 +90,7 @@ def run(home: Path) -> int:
         InvariantError: something that must always hold did not; the node has stopped before it did harm.
     """
     with open_home(home) as opened:
-        configure_logging(opened.config.log_level, opened.member.id)
+        configure_logging(opened.config.log_level, opened.member_id)
         require_free_port(opened.config.listen)
         policy = load_policy(opened.config.policy, opened.home.path)
         with open_storage(opened) as storage:
@@ -110,7 +110,7 @@ class Node:
         self._application = VotingApplication(opened.genesis, storage.store)
         self._links = PeerLinks(hello=self._hello, credentials=_channel_credentials(opened))
         self._driver = Driver(
-            member=opened.member.id,
+            member=opened.member_id,
             genesis=opened.genesis,
             key=opened.signing_key,
             store=storage.store,
@@ -120,10 +120,9 @@ class Node:
             transport=self._links,
             policy=policy,
             replica_settings=replica_settings(opened.config.timing),
+            members_changed=self._relink,
         )
-        self._peer_service = PeerService(
-            opened.member.id, opened.genesis.cluster_id, self._members, self._driver
-        )
+        self._peer_service = PeerService(opened.member_id, opened.genesis.cluster_id, self._driver)
         self._health = health.aio.HealthServicer()
         self._stopping = asyncio.Event()
 
@@ -138,6 +137,7 @@ class Node:
             await self._driver.start()
             await server.start()
             self._links.start(self._driver, self._peers())
+            self._look_at_peers()
             await self._announce()
             waited: set[asyncio.Future[Any]] = {stopping, self._driver.fatal}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +153,7 @@ class Node:
         status = self._driver.status()
         _log.info(
             "%s %s is up at %s: cluster %s, epoch %d, height %d",
-            self._opened.member.id,
+            self._opened.member_id,
             __version__,
             self._opened.config.listen,
             self._opened.genesis.cluster_id.hex(),
@@ -183,14 +183,14 @@ class Node:
             interceptors=[Gate(opened.genesis.cluster_id)], options=list(_SERVER_OPTIONS)
         )
         voting_service_pb2_grpc.add_VotingServiceServicer_to_server(
-            VotingService(opened.member.id, opened.genesis, opened.signing_key, driver, self._application),
+            VotingService(opened.member_id, opened.genesis, opened.signing_key, driver, self._application),
             server,
         )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditService(opened.genesis, driver), server
         )
         cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(
-            ClusterService(opened.member.id, opened.genesis, opened.signing_key, driver, self._application),
+            ClusterService(opened.member_id, opened.genesis, opened.signing_key, driver, self._application),
             server,
         )
         peer_service_pb2_grpc.add_PeerServiceServicer_to_server(self._peer_service, server)
@@ -209,19 +209,35 @@ class Node:
         return self._application.members
 
     def _peers(self) -> dict[str, str]:
-        """Where the other members are: the configuration knows better than the genesis file."""
-        config = self._opened.config
-        return {
+        """Where the other members of the epoch are: the configuration knows better than the record.
+
+        A node that is not a member (yet, or any more) also follows those that only its configuration names:
+        the members that it knows of may all be gone.
+        """
+        config, members = self._opened.config, self._members()
+        peers = {
             member.id: config.peers.get(member.id, member.address)
-            for member in self._members().members
+            for member in members.members
             if member.id != config.id
         }
+        return peers if config.id in members else {**peers, **config.peers}
+
+    def _relink(self) -> None:
+        """An epoch has begun: have links to its members."""
+        if self._links.is_started:
+            self._links.set_peers(self._peers())
+            self._look_at_peers()
+
+    def _look_at_peers(self) -> None:
+        unknown = sorted(set(self._opened.config.peers) - set(self._members().ids))
+        if unknown:
+            _log.warning("config.toml has addresses of peers that are not members: %s", ", ".join(unknown))
 
     def _hello(self) -> peer_service_pb2.Hello:
         return peer_service_pb2.Hello(
             cluster_id=self._opened.genesis.cluster_id,
             epoch=self._members().epoch,
-            member_id=self._opened.member.id,
+            member_id=self._opened.member_id,
             protocol_version=PROTOCOL_VERSION,
         )
 

@@ -65,7 +65,7 @@ def open_storage(opened: OpenedHome) -> Iterator[Storage]:
 
 
 def _open_journal(opened: OpenedHome) -> tuple[SignJournal, JournalState]:
-    path, cluster_id, member = opened.home.sign_journal, opened.genesis.cluster_id, opened.member.id
+    path, cluster_id, member = opened.home.sign_journal, opened.genesis.cluster_id, opened.member_id
     try:
         return SignJournal.open(path, cluster_id, member)
     except JournalMissingError as error:

@@ -148,12 +148,19 @@ class ReplicaCore(Generic[E_]):
         return len(self._pool)
 
     @property
+    def is_member(self) -> bool:
+        """Whether this epoch's members include this one, with the key that it has."""
+        listed = self.members.get(self.member)
+        return listed is not None and listed.public_key == self._key.public_key
+
+    @property
     def muted(self) -> str:
         """Why this member signs nothing for now; empty when it may sign."""
         if self._signer.muted:
             return self._signer.muted
-        if self.member not in self.members:
-            return f"{self.member} is not a member in epoch {self.members.epoch}"
+        if not self.is_member:
+            what = "has another key" if self.member in self.members else "is not a member"
+            return f"{self.member} {what} in epoch {self.members.epoch}"
         state = self._signer.state
         if state.epoch > self.members.epoch or state.rests_on > self.height:
             return (
@@ -268,7 +275,7 @@ class ReplicaCore(Generic[E_]):
     def _check_incarnation(self) -> None:
         """A disk that the record does not know must not sign: ask to be let in."""
         state = self._signer.state
-        if self.member not in self.members or state.nonce == self._application.incarnation(self.member):
+        if not self.is_member or state.nonce == self._application.incarnation(self.member):
             return
         self._signer.mute(
             "this disk is not the one that the record knows; waiting for its rejoin to be ordered"

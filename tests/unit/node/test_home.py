@@ -114,8 +114,8 @@ def test_layout() -> None:
 def test_good_home(home: NodeHome, cluster: Cluster) -> None:
     with open_home(home.path) as opened:
         assert opened.home == home
-        assert opened.config.id == opened.member.id == "node-1"
-        assert opened.signing_key.public_key == opened.member.public_key == cluster.keys["node-1"].public_key
+        assert opened.config.id == opened.member_id == "node-1"
+        assert opened.signing_key.public_key == cluster.keys["node-1"].public_key
         assert opened.genesis.raw == cluster.raw
         assert opened.tls_certificate == home.tls_certificate.read_bytes()
         assert opened.tls_key == home.tls_key.read_bytes()
@@ -127,7 +127,7 @@ def test_good_home(home: NodeHome, cluster: Cluster) -> None:
 
 def test_check_changes_nothing(home: NodeHome) -> None:
     before = sorted(home.path.rglob("*"))
-    assert check_home(str(home.path)).member.id == "node-1"
+    assert check_home(str(home.path)).config.id == "node-1"
     assert sorted(home.path.rglob("*")) == before
 
 
@@ -180,10 +180,21 @@ def test_id_must_be_a_member(home: NodeHome) -> None:
         open_home(home.path)
 
 
-def test_peers_must_be_members(home: NodeHome) -> None:
+def test_peers_may_be_later_members(home: NodeHome) -> None:
+    """The record decides who is a member, and it is not read yet."""
     write_config(home.config, NodeConfig("node-1", "127.0.0.1:7001", peers={"node-7": "a:1"}))
-    with pytest.raises(NotAMemberError, match=r"peers\.node-7"):
-        open_home(home.path)
+    assert check_home(home.path).config.peers == {"node-7": "a:1"}
+
+
+def test_a_home_that_joins_has_an_id_and_a_key_of_its_own(home: NodeHome, cluster: Cluster) -> None:
+    newcomer = SigningKey.generate()
+    home.signing_key.unlink()
+    newcomer.save(home.signing_key)
+    write_config(home.config, NodeConfig("node-1", "127.0.0.1:7001", joins=True))
+    assert check_home(home.path).signing_key.public_key == newcomer.public_key
+    write_config(home.config, NodeConfig("node-9", "127.0.0.1:7001", joins=True))
+    with pytest.raises(tls.CertificateError, match="node-1"):  # the certificate is still another's
+        check_home(home.path)
 
 
 def test_signing_key_must_be_the_members(home: NodeHome, cluster: Cluster) -> None:
@@ -198,7 +209,7 @@ def test_encrypted_signing_key(home: NodeHome, cluster: Cluster) -> None:
     cluster.keys["node-1"].save(home.signing_key, b"secret")
     with pytest.raises(KeyFileError):
         check_home(home.path)
-    assert check_home(home.path, passphrase=b"secret").member.id == "node-1"
+    assert check_home(home.path, passphrase=b"secret").config.id == "node-1"
 
 
 def test_certificate_of_another_member(home: NodeHome, cluster: Cluster) -> None:
@@ -233,7 +244,7 @@ def test_authority_must_be_that_of_the_genesis(home: NodeHome, stranger: Cluster
 
 def test_certificate_dates(home: NodeHome) -> None:
     now = dt.datetime.now(dt.UTC)
-    assert check_home(home.path, now=now + 29 * DAY).member.id == "node-1"
+    assert check_home(home.path, now=now + 29 * DAY).config.id == "node-1"
     with pytest.raises(tls.CertificateExpiredError, match=r"node\.crt: the certificate expired"):
         check_home(home.path, now=now + 31 * DAY)
     with pytest.raises(tls.CertificateNotYetValidError):

@@ -1,8 +1,9 @@
 """PeerService: what other members send, and the blocks that they fetch.
 
-The gate has checked that the caller has the role node in this cluster. Here its name must be that of a
-member, and the Hello that begins a stream must say the same. Messages are handed to the driver in order; the
-driver makes a stream wait that brings more than its share.
+The gate has checked that the caller has the role node in this cluster, and the Hello that begins a stream
+must name the caller of the certificate. Whether it is a member is not asked here: who was one, or is about to
+be, learns from the replica how the epochs went. Messages are handed to the driver in order; the driver makes
+a stream wait that brings more than its share.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 import grpc
 
 from replication.errors import InvariantError, PeerError
-from replication.identity.members import MemberSet
 from replication.ledger import codec
 from replication.node import wire
 from replication.node.access import caller_of
@@ -47,14 +47,11 @@ class Receiver(Protocol):
 
 
 class PeerService(peer_service_pb2_grpc.PeerServiceServicer):
-    """`members` gives the members of the moment."""
+    """The peer service of `member`."""
 
-    def __init__(
-        self, member: str, cluster_id: bytes, members: Callable[[], MemberSet], receiver: Receiver
-    ) -> None:
+    def __init__(self, member: str, cluster_id: bytes, receiver: Receiver) -> None:
         self._member = member
         self._cluster_id = cluster_id
-        self._members = members
         self._receiver = receiver
         self._streams: dict[str, asyncio.Task[Any]] = {}
         self.malformed = 0
@@ -69,7 +66,7 @@ class PeerService(peer_service_pb2_grpc.PeerServiceServicer):
     async def Exchange(  # noqa: N802  # the name of the call
         self, request_iterator: AsyncIterator[peer_service_pb2.ExchangeRequest], context: Context
     ) -> peer_service_pb2.ExchangeResponse:
-        """Take in the messages of one member until its stream ends. A new stream ends the one before."""
+        """Take in the messages of one node until its stream ends. A new stream ends the one before."""
         sender = self._sender(context)
         requests = aiter(request_iterator)
         await self._meet(requests, sender)
@@ -122,8 +119,6 @@ class PeerService(peer_service_pb2_grpc.PeerServiceServicer):
         sender = caller_of(context).identity.name
         if sender == self._member:
             _refuse("SELF_CONNECTION", f"the caller is {sender}, and so is this node. Look at the addresses.")
-        if sender not in self._members():
-            _refuse("NOT_A_MEMBER", f"{sender} is not a member of the cluster now")
         return sender
 
     async def _meet(self, requests: AsyncIterator[peer_service_pb2.ExchangeRequest], sender: str) -> None:
