@@ -149,8 +149,8 @@ def _views(course: Course, axis: _Axis, top: int) -> tuple[int, list[str]]:
                 pen_is_down = False
                 continue
             x = axis.x(sample.at_ms)
-            y = top + BAND * (1 - sample.view / steps) - index * 1.5
-            path += f"{'L' if pen_is_down else 'M'}{x} {y:.1f}"
+            y = round(top + BAND * (1 - sample.view / steps) - index * 1.5, 1)
+            path += f"H{x}V{y}" if pen_is_down else f"M{x} {y}"
             pen_is_down = True
         title = f"<title>{escape(member)}</title>"
         parts.append(f'<path class="view node{index % NODE_COLOURS}" d="{path}">{title}</path>')
