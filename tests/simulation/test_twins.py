@@ -32,7 +32,7 @@ def test_every_canonical_scenario() -> None:
     seconds = time.perf_counter() - began
     rate = total.scenarios / seconds
     print(
-        f"{total.scenarios} scenarios in {seconds:.0f} s, {rate:.0f} a second, {total.commits} blocks committed"
+        f"{total.scenarios} scenarios in {seconds:.0f} s, {rate:.0f} a second, {total.commits} blocks"
     )
     assert total.failures == []
     assert total.scenarios >= EXPECTED_SCENARIOS

@@ -17,7 +17,8 @@ PAGE = 500
 
 
 def evidence(options: Connection) -> None:
-    """List the evidence on record. To check it without trusting any node, export the record and verify that."""
+    """List the evidence on record. To check it without trusting any node, export the record and verify
+    that."""
     with options.open() as client:
         found = _all(client, options)
     if options.json:

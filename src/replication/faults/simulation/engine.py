@@ -60,7 +60,8 @@ class Engine:
     _sequence: int = 0
 
     def after(self, delay_us: int, call: Callable[..., None], *arguments: Any) -> None:
-        """Call something `delay_us` from now. Events of one instant keep the order in which they were planned."""
+        """Call something `delay_us` from now. Events of one instant keep the order in which they were
+        planned."""
         self._sequence += 1
         heapq.heappush(self._heap, (self.now_us + max(0, delay_us), self._sequence, call, arguments))
 

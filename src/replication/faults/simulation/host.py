@@ -1,7 +1,7 @@
 """One simulated process: a replica, its disk, its clock, and a driver that does what the node's driver does.
 
-The order is the driver's duty and the safety argument: inputs are fed (several before one write, but none after a
-block was applied), everything they ask for is made durable, and only then anything is sent or told.
+The order is the driver's duty and the safety argument: inputs are fed (several before one write, but none
+after a block was applied), everything they ask for is made durable, and only then anything is sent or told.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ class Host:
         self.engine.after(length_us, self._work)
 
     def local_ms(self) -> int:
-        """This host's clock: wrong by an offset and a drift, may be stepped, never runs backwards in one process."""
+        """This host's clock: wrong by an offset and a drift, may be stepped, never runs backwards in one
+        process."""
         scenario, position, now_us = self.world.scenario, self.position, self.engine.now_us
         drift = scenario.clock_drifts_ppm[position] if scenario.clock_drifts_ppm else 0
         offset = scenario.clock_offsets_ms[position] if scenario.clock_offsets_ms else 0
@@ -283,7 +284,8 @@ class Host:
         raise ValueError(f"unknown input {item[0]}")
 
     def _guarded(self, call: Callable[[], Effects[Any]]) -> Effects[Any]:
-        """Errors that name a guilty peer or caller change nothing. Any other stops the run: it stops a node."""
+        """Errors that name a guilty peer or caller change nothing. Any other stops the run: it stops a
+        node."""
         try:
             return call()
         except (PeerError, CallerError) as error:
@@ -394,7 +396,8 @@ class Host:
             self.mine.pop(command_digest(command), None)
 
     def _withdraw(self) -> None:
-        """Stop repeating one's own commands that can take no effect any more; repeat the rest in a new epoch."""
+        """Stop repeating one's own commands that can take no effect any more; repeat the rest in a new
+        epoch."""
         replica = self.replica
         if replica is None:
             return

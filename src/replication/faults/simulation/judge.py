@@ -1,6 +1,7 @@
 """What contradicts what: the rules of blame, written down a second time, for the simulator alone.
 
-An oracle shares no code with what it judges: nothing of `replication.ordering` is called here but its vocabulary.
+An oracle shares no code with what it judges: nothing of `replication.ordering` is called here but its
+vocabulary.
 """
 
 from __future__ import annotations

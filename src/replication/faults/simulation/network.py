@@ -1,4 +1,5 @@
-"""The simulated network: delay, loss, duplication, reordering, partitions and resets, for each directed link."""
+"""The simulated network: delay, loss, duplication, reordering, partitions and resets, for each directed
+link."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ __all__ = ["Network"]
 class Network:
     """Carries messages between endpoints. A member has one endpoint; one with a twin has two.
 
-    `routes` says to which endpoints of a member what comes from an endpoint goes. `calm` names the members among
-    whom the network is healed.
+    `routes` says to which endpoints of a member what comes from an endpoint goes. `calm` names the members
+    among whom the network is healed.
     """
 
     engine: Engine

@@ -1,8 +1,8 @@
 """Cheap signatures for simulations: verification of Ed25519 would be most of the cost of a run.
 
-A signature is SHA-256 over the member's secret and the message. Whoever verifies knows the secrets, which no real
-scheme allows, but inside one process it is as good: an adversary without the key object cannot make one, and every
-bit of the message counts.
+A signature is SHA-256 over the member's secret and the message. Whoever verifies knows the secrets, which no
+real scheme allows, but inside one process it is as good: an adversary without the key object cannot make
+one, and every bit of the message counts.
 """
 
 from __future__ import annotations

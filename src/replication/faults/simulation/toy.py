@@ -1,9 +1,9 @@
 """A small application for simulations: deterministic, cheap, and with everything the seam offers.
 
-Commands are signed by their author. A *subject* is opened by one member, voted on by others, and settled when a tally
-quorum has voted or when its window closes in block time; a *note* only leaves an entry. Member changes carry the
-signature of an operator whose key no member has, so that an adversary cannot remove the correct members; views,
-evidence and rejoins are as `replication.ordering.application` describes them.
+Commands are signed by their author. A *subject* is opened by one member, voted on by others, and settled
+when a tally quorum has voted or when its window closes in block time; a *note* only leaves an entry. Member
+changes carry the signature of an operator whose key no member has, so that an adversary cannot remove the
+correct members; views, evidence and rejoins are as `replication.ordering.application` describes them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MAX_BODY: Final = 4096
 _CACHE_SIZE: Final = 8192
 
 REJOIN_INTERVAL_MS: Final = 20_000
-"""Block time between two rejoins of a member, as in the ledger: a member that rejoined without end would begin one
-epoch after the other, each in view 0 and with empty pools, and nothing else would be ordered."""
+"""Block time between two rejoins of a member, as in the ledger: a member that rejoined without end would
+begin one epoch after the other, each in view 0 and with empty pools, and nothing else would be ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class ToyCommand:
 
 @dataclass
 class Directory:
-    """What all members of one simulated cluster know: its name, everyone who may ever be a member, the operator."""
+    """What all members of one simulated cluster know: its name, everyone who may ever be a member, the
+    operator."""
 
     cluster_id: bytes
     genesis: MemberSet

@@ -1,17 +1,18 @@
 """Twins: every canonical scenario of four members, one of which has a twin, over a few rounds.
 
-The method is that of Bano and others, "Twins: BFT Systems Made Robust" (OPODIS 2021): a faulty member is two correct
-processes with one key; each round has a coordinator and a partition of the five processes into at most two blocks,
-within which everything is delivered and across which nothing is. Two twins in different blocks equivocate without
-anyone having written an attack. Scenarios that differ only by the names of the correct members, or by which twin is
-which, are the same: of 64³ there remain 25,740 with three rounds.
+The method is that of Bano and others, "Twins: BFT Systems Made Robust" (OPODIS 2021): a faulty member is two
+correct processes with one key; each round has a coordinator and a partition of the five processes into at
+most two blocks, within which everything is delivered and across which nothing is. Two twins in different
+blocks equivocate without anyone having written an attack. Scenarios that differ only by the names of the
+correct members, or by which twin is which, are the same: of 64³ there remain 25,740 with three rounds.
 
-A round here: first the prepare certificates of the round before are delivered within the blocks, and what follows from
-them, but no commit certificate. Then all processes give up the view; each hears the time-outs of its own block first,
-so that different blocks form different timeout certificates. The coordinator of the round (both twins, when it is the
-faulty member) opens its view and proposes, and the members of its block prepare. So each partition comes between the
-two phases of a view, and a coordinator may be alone with what it has committed. After the last round its certificates
-are delivered too. Scenarios with a common beginning share it.
+A round here: first the prepare certificates of the round before are delivered within the blocks, and what
+follows from them, but no commit certificate. Then all processes give up the view; each hears the time-outs
+of its own block first, so that different blocks form different timeout certificates. The coordinator of the
+round (both twins, when it is the faulty member) opens its view and proposes, and the members of its block
+prepare. So each partition comes between the two phases of a view, and a coordinator may be alone with what
+it has committed. After the last round its certificates are delivered too. Scenarios with a common beginning
+share it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ PROCESSES: Final = MEMBERS + 1
 """Processes 0 and 4 are the twins; 1, 2 and 3 are correct."""
 
 CANONICAL: Final = 25_740
-"""How many scenarios of three rounds there are, by Burnside's lemma; the enumeration must come to the same."""
+"""How many scenarios of three rounds there are, by Burnside's lemma; the enumeration must come to the
+same."""
 
 START_MS: Final = 1_700_000_000_000
 _DELIVERED = (BlockProposal, Acknowledgement, NewViewMessage, BodyRequest, BodyMessage)
@@ -309,7 +311,8 @@ class _Cluster:
                     break
 
     def _feed(self, process: _Process, effects: Effects[Any]) -> None:
-        """Carry out effects: what is committed is compared, what is said is judged, what is sent is queued."""
+        """Carry out effects: what is committed is compared, what is said is judged, what is sent is
+        queued."""
         for applied in effects.committed:
             self._note(f"  {process.index} COMMITS h{applied.block.height} {applied.block.hash[:4].hex()}")
             process.blocks.append((applied.block, applied.certificate))
@@ -366,7 +369,8 @@ class _Cluster:
 
 
 def _root(lines: list[str] | None) -> _Cluster:
-    """The cluster before the first round. Everyone has heard from everyone, as after a start without faults."""
+    """The cluster before the first round. Everyone has heard from everyone, as after a start without
+    faults."""
     people = make_people(MEMBERS, 0, real=False)
     kit = ToyKit(people, 60_000)
     processes = []

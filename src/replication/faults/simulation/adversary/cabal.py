@@ -31,7 +31,8 @@ KEPT: Final = 64
 
 
 class Cabal:
-    """Shared knowledge. Grows from what faulty members receive, or from everything when they listen to the network."""
+    """Shared knowledge. Grows from what faulty members receive, or from everything when they listen to the
+    network."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -99,7 +100,8 @@ class Cabal:
         return Statement(key, member, signature)
 
     def assemble(self, key: StatementKey, members: MemberSet) -> Certificate | None:
-        """A certificate for this key, if the correct members' signatures and those of all faulty ones make one."""
+        """A certificate for this key, if the correct members' signatures and those of all faulty ones make
+        one."""
         found = dict(self.statements.get(key, {}))
         for member in sorted(self._world.guilty):
             if member in members:

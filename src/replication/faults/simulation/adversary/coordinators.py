@@ -1,5 +1,5 @@
-"""Faulty coordinators: two blocks for one height, certificates for the chosen few, the floor that suits them, blocks that
-lie about their outcome or their time."""
+"""Faulty coordinators: two blocks for one height, certificates for the chosen few, the floor that suits
+them, blocks that lie about their outcome or their time."""
 
 from __future__ import annotations
 

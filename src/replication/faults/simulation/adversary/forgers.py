@@ -1,4 +1,5 @@
-"""Forgers: well signed nonsense, certificates that prove nothing, messages of other epochs, corrupt blocks."""
+"""Forgers: well signed nonsense, certificates that prove nothing, messages of other epochs, corrupt
+blocks."""
 
 from __future__ import annotations
 

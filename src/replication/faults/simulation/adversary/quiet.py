@@ -1,5 +1,5 @@
-"""Members that say too little, too late or on the wrong disk: silence, omission, delay, stalling, censorship, twins,
-amnesia and rollback."""
+"""Members that say too little, too late or on the wrong disk: silence, omission, delay, stalling,
+censorship, twins, amnesia and rollback."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ class Rollback(Attack):
 
 
 class RejoinStorm(Attack):
-    """Asks again and again to be let in with a new disk: each time that it is, a new epoch begins. It may order
-    nothing else."""
+    """Asks again and again to be let in with a new disk: each time that it is, a new epoch begins. It may
+    order nothing else."""
 
     name = "rejoin-storm"
 

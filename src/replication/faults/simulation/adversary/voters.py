@@ -1,4 +1,5 @@
-"""Faulty voters: they acknowledge everything, hide locks, overstate, complain, replay, impersonate and flood."""
+"""Faulty voters: they acknowledge everything, hide locks, overstate, complain, replay, impersonate and
+flood."""
 
 from __future__ import annotations
 
