@@ -270,7 +270,13 @@ class Checkers:
     def _check_durable(self, host: Host, key: StatementKey) -> None:
         state = host.disk.sign_state
         last = state.last(key.phase)
-        is_later = state.epoch > key.epoch or (last is not None and last.key.position > key.position)
+        # What is said about a block that is on disk, certificate and all, promises nothing any more.
+        is_final = (
+            host.disk.height >= key.height and host.disk.blocks[key.height - 1][0].hash == key.block_hash
+        )
+        is_later = (
+            is_final or state.epoch > key.epoch or (last is not None and last.key.position > key.position)
+        )
         if not is_later and (state.epoch != key.epoch or last is None or last.key != key):
             self._violate("durability", f"{host.endpoint} sends {_short(key)} before it is durable")
         has_body = key.block_hash in host.disk.bodies or host.disk.height >= key.height

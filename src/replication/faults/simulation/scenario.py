@@ -91,9 +91,11 @@ class EpochChange:
 
 @dataclass(frozen=True)
 class Healing:
-    """After the faults: `quorum` (positions) is whole and well connected. `others`: gone, or connected and active."""
+    """After the faults: a commit quorum out of `quorum` (positions) is whole and well connected, and so are those of
+    `returning`. `others`: gone, or connected and active."""
 
     quorum: tuple[int, ...]
+    returning: tuple[int, ...] = ()
     others: str = "gone"
     decisions: int = 10
 
@@ -255,7 +257,7 @@ def towards_disks(rng: random.Random, scenario: Scenario) -> Scenario:
             epochs=(),
             fault_ms=1_500,
             restores=((backup, backup + rng.randint(50, 700), 0),),
-            healing=_draw_healing(rng, members, (), ()),
+            healing=_draw_healing(rng, members, (), (), {0}) if members != 2 else None,
         )
     crashes = CrashFaults(
         chance=rng.choice((0.02, 0.1, 0.3)),
@@ -275,7 +277,7 @@ def towards_disks(rng: random.Random, scenario: Scenario) -> Scenario:
         epochs=(),
         wipes=wipes,
         crashes=rng.choice((CrashFaults(), crashes)),
-        healing=_draw_healing(rng, members, scenario.faulty, ()) if can_go_on else None,
+        healing=_draw_healing(rng, members, scenario.faulty, (), set(chosen)) if can_go_on else None,
     )
 
 
@@ -420,15 +422,23 @@ def _draw_epochs(
 
 
 def _draw_healing(
-    rng: random.Random, members: int, faulty: tuple[Faulty, ...], epochs: tuple[EpochChange, ...]
+    rng: random.Random,
+    members: int,
+    faulty: tuple[Faulty, ...],
+    epochs: tuple[EpochChange, ...],
+    returning: set[int] | None = None,
 ) -> Healing:
-    """The members to heal are drawn now; the quorum is cut from them for the epoch that is reached then."""
-    bad = {item.position for item in faulty}
+    """Whom to heal is drawn now; the quorum is cut from it for the epoch that is reached then.
+
+    Members whose disks were lost or rolled back are healed beside the quorum: they cannot be part of it, but they must
+    find their way back.
+    """
+    bad = {item.position for item in faulty} | (returning or set())
     last = max((max(change.positions) for change in epochs), default=members - 1)
     correct = [position for position in range(max(members, last + 1)) if position not in bad]
     rng.shuffle(correct)
     others = rng.choice(("gone", "gone", "active")) if members <= 10 else "gone"
-    return Healing(tuple(correct), others)
+    return Healing(tuple(correct), tuple(sorted(returning or ())), others)
 
 
 def healing_quorum(healing: Healing, positions: tuple[int, ...]) -> tuple[int, ...]:

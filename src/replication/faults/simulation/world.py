@@ -311,6 +311,7 @@ class World:
         if healing is None:
             return 0, 0
         names = self._healed(healing_quorum(healing, self._current_positions()))
+        names += [self.names[position] for position in healing.returning if self.names[position] not in names]
         self.network.calm, self.network.alone = frozenset(names), healing.others == "gone"
         engine.trace.note(f"{engine.now_us} HEAL {names}, others {healing.others}")
         hosts = [self.hosts[name] for name in names]
@@ -325,11 +326,14 @@ class World:
         began_us, began_height = engine.now_us, len(self.checkers.chain)
         first_view = max(host.replica.view for host in hosts if host.replica is not None)
         goal = began_height + healing.decisions
+        returning = [self.hosts[self.names[position]] for position in healing.returning]
         asked = [(host, digest) for host in hosts for digest in self._ask(host)]
         self._keep_asking(tuple(names), goal)
 
         def is_reached() -> bool:
             if len(self.checkers.chain) < goal or any(host.told_height < goal for host in hosts):
+                return False
+            if any(host.replica is None or host.replica.muted for host in returning):
                 return False
             return all(digest not in host.mine for host, digest in asked)
 

@@ -21,6 +21,10 @@ __all__ = ["Attack", "FaultyHost", "Outgoing"]
 Outgoing = tuple[str, Message]
 MIN_ACT_US = 15_000
 MAX_ACT_US = 250_000
+WINDOW_US = 20_000
+LINE_PER_WINDOW = 40
+"""What an attacker may send of its own in a window (three to each member in large clusters): an answer to each answer
+would otherwise fill the simulation with nothing else."""
 
 
 class Attack:
@@ -66,8 +70,9 @@ class Attack:
         return self.rng.sample(others, self.rng.randint(1, len(others))) if others else []
 
     def send(self, to: str, message: Message) -> None:
-        """Send past the other attacks."""
-        self.host.world.send(self.host, to, message)
+        """Send past the other attacks, as far as the member's line goes."""
+        if self.host.has_room():
+            self.host.world.send(self.host, to, message)
 
     def send_all(self, targets: Iterable[str], message: Message) -> None:
         """Send to several members."""
@@ -92,6 +97,16 @@ class FaultyHost(Host):
         super().__init__(world, member, endpoint, key, position)
         self.attacks = make_attacks(self, attacks)
         self._is_acting = False
+        self._window = -1
+        self._sent = 0
+
+    def has_room(self) -> bool:
+        """Whether an attack may send one more message now; if so, it counts as sent."""
+        window = self.engine.now_us // WINDOW_US
+        if window != self._window:
+            self._window, self._sent = window, 0
+        self._sent += 1
+        return self._sent <= max(LINE_PER_WINDOW, 3 * len(self.world.names))
 
     def _watch_disk(self) -> None:
         """Nobody watches what a faulty member promises."""
