@@ -39,7 +39,8 @@ def describe_certificate(certificate: Certificate | None) -> str:
 def describe_timeout(timeout: Timeout) -> str:
     """View and report."""
     lock = "-" if timeout.lock is None else f"v{timeout.lock.view} {timeout.lock.block_hash[:4].hex()}"
-    return f"TIMEOUT e{timeout.epoch} v{timeout.view} c{timeout.committed_height} lock {lock} of {timeout.signer}"
+    where = f"e{timeout.epoch} v{timeout.view} c{timeout.committed_height}"
+    return f"TIMEOUT {where} lock {lock} of {timeout.signer}"
 
 
 def describe(message: Message) -> str:
@@ -54,7 +55,8 @@ def describe(message: Message) -> str:
         case BlockProposal():
             return (
                 f"block {describe_key(message.statement.key)} t{message.block.header.time_ms} "
-                f"{len(message.block.commands)} commands, parent {describe_certificate(message.parent_certificate)}"
+                f"{len(message.block.commands)} commands, "
+                f"parent {describe_certificate(message.parent_certificate)}"
             )
         case CertificateMessage():
             return f"certificate {describe_certificate(message.certificate)}"

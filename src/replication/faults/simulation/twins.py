@@ -92,7 +92,7 @@ class TwinsReport:
         self.failures += other.failures
 
 
-# --------------------------------------------------------------------------------------- scenarios and symmetry
+# -------------------------------------------------------------------------------- scenarios and symmetry
 
 _Symmetry = tuple[int, ...]
 
@@ -149,7 +149,7 @@ def canonical_prefixes(length: int) -> list[tuple[tuple[Round, ...], list[_Symme
     return prefixes
 
 
-# ------------------------------------------------------------------------------------------------------- running
+# -------------------------------------------------------------------------------- running
 
 
 @dataclass
@@ -332,9 +332,10 @@ class _Cluster:
             return
         height = len(process.blocks)
         for other in self.processes:
-            if not other.is_twin and len(other.blocks) >= height:
-                if other.blocks[height - 1][0].hash != process.blocks[-1][0].hash:
-                    self._fail(process, f"agreement: {other.index} has committed another block {height}")
+            if other.is_twin or len(other.blocks) < height:
+                continue
+            if other.blocks[height - 1][0].hash != process.blocks[-1][0].hash:
+                self._fail(process, f"agreement: {other.index} has committed another block {height}")
 
     def _judge(self, process: _Process, message: Message) -> None:
         said: Signed
