@@ -1,7 +1,8 @@
 """What must hold in every simulation, checked while it runs, by code that shares nothing with what it judges.
 
 * agreement: no two correct members commit different blocks at one height (A1);
-* validity: every committed block has a certificate of Q distinct members, follows its parent in hash and time, holds
+* validity: every committed block has a certificate of Q distinct members, follows its parent in hash and
+time, holds
   only commands that are valid, and does what its header says when it is executed once more (A2, A3);
 * durability: what was told is still there after a restart (A4);
 * one signature: no correct member lets out two statements of which it may make only one, nor one that is not
@@ -108,9 +109,9 @@ class Checkers:
             return
         if (height, certificate) not in self._proven:
             self._check_certificate(host, block, certificate)
-        if host.application.head != block.header.audit_head and host.replica is not None:
-            if host.replica.height == height:
-                self._violate("record", f"{host.endpoint} has another audit head at height {height}")
+        at_height = host.replica is not None and host.replica.height == height
+        if at_height and host.application.head != block.header.audit_head:
+            self._violate("record", f"{host.endpoint} has another audit head at height {height}")
 
     def _extend(self, host: Host, block: Block, certificate: Certificate) -> None:
         """The first to commit a height: look at the block itself."""
@@ -174,8 +175,8 @@ class Checkers:
     # What is written down.
 
     def promised(self, host: Host, before: SignState, after: SignState) -> None:
-        """A5: promises only grow within an epoch and an incarnation. Called for each sign state that a correct member
-        makes durable."""
+        """A5: promises only grow within an epoch and an incarnation. Called for each sign state that a
+        correct member makes durable."""
         if host.is_faulty or (after.epoch, after.nonce) != (before.epoch, before.nonce):
             if not host.is_faulty and after.epoch < before.epoch:
                 self._violate("one signature", f"{host.endpoint} goes back from epoch {before.epoch}")
@@ -195,9 +196,10 @@ class Checkers:
         if after.timed_out_view < before.timed_out_view:
             self._violate("one signature", f"{host.endpoint} forgets that it gave up a view")
         lock, kept = before.lock, after.lock
-        if lock is not None and lock.key.height == host.disk.height + 1 and lock.key.epoch == before.epoch:
-            if kept is None or kept.key.height < lock.key.height or kept.key.view < lock.key.view:
-                self._violate("one signature", f"{host.endpoint} forgets its lock {_short(lock.key)}")
+        if lock is None or lock.key.height != host.disk.height + 1 or lock.key.epoch != before.epoch:
+            return
+        if kept is None or kept.key.height < lock.key.height or kept.key.view < lock.key.view:
+            self._violate("one signature", f"{host.endpoint} forgets its lock {_short(lock.key)}")
 
     # Statements that leave.
 
@@ -205,7 +207,7 @@ class Checkers:
         """A5: look at everything that a correct member lets out under its own name."""
         if host.is_faulty:
             return
-        if isinstance(message, BlockProposal) or isinstance(message, Acknowledgement):
+        if isinstance(message, (BlockProposal, Acknowledgement)):
             self._say(host, message.statement)
         elif isinstance(message, TimeoutMessage):
             self._say_timeout(host, message.report.timeout)

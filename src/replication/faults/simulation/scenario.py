@@ -1,4 +1,5 @@
-"""One seed draws every parameter of a simulation; a scenario is what was drawn, and can be printed and changed."""
+"""One seed draws every parameter of a simulation; a scenario is what was drawn, and can be printed and
+changed."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ __all__ = [
 ATTACKS: Final = (
     "silent", "omit", "delay", "twins", "vote-all", "mutate", "hide-lock", "equivocate", "certificates",
     "short-certificates", "choose-floor", "bad-block", "bad-time", "censor", "storm", "replay", "impersonate",
-    "wrong-epoch", "witness", "bad-fetch", "flood", "amnesia", "rollback", "false-evidence", "stall", "bad-timeout",
-    "rejoin-storm",
+    "wrong-epoch", "witness", "bad-fetch", "flood", "amnesia", "rollback", "false-evidence", "stall",
+    "bad-timeout", "rejoin-storm",
 )  # fmt: skip
 """Names of what a faulty member may do; a member does several of them."""
 
@@ -72,7 +73,8 @@ class Partition:
 
 @dataclass(frozen=True)
 class CrashFaults:
-    """Chances for each write to disk, and the times that members stay down. `at_once`: the whole cluster at a time."""
+    """Chances for each write to disk, and the times that members stay down. `at_once`: the whole cluster at
+    a time."""
 
     chance: float = 0.0
     min_down_ms: int = 5
@@ -91,8 +93,8 @@ class EpochChange:
 
 @dataclass(frozen=True)
 class Healing:
-    """After the faults: a commit quorum out of `quorum` (positions) is whole and well connected, and so are those of
-    `returning`. `others`: gone, or connected and active."""
+    """After the faults: a commit quorum out of `quorum` (positions) is whole and well connected, and so are
+    those of `returning`. `others`: gone, or connected and active."""
 
     quorum: tuple[int, ...]
     returning: tuple[int, ...] = ()
@@ -104,9 +106,9 @@ class Healing:
 class Scenario:
     """Everything about one run. Times in milliseconds unless the name says otherwise.
 
-    `wipes`: (when, whose disk) of correct members, beyond the faulty ones: they must not sign until they have rejoined.
-    `restores`: (when a backup is made, when it is put back, whose) of correct members with nothing else going on: their
-    peers must keep them from signing.
+    `wipes`: (when, whose disk) of correct members, beyond the faulty ones: they must not sign until they
+    have rejoined. `restores`: (when a backup is made, when it is put back, whose) of correct members with
+    nothing else going on: their peers must keep them from signing.
     """
 
     seed: int
@@ -155,14 +157,14 @@ class Scenario:
         return "\n  ".join(["scenario", *shown])
 
 
-# ------------------------------------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------------------------ drawing
 
 
 def draw(seed: int, *, lowest: int = 1, highest: int = 31) -> Scenario:
     """The scenario of a seed, with between `lowest` and `highest` members.
 
-    Half of them are a bit of everything; a third is all about changing views under members that want a fork; the rest
-    is about disks: crashes, wipes and restored backups.
+    Half of them are a bit of everything; a third is all about changing views under members that want a fork;
+    the rest is about disks: crashes, wipes and restored backups.
     """
     rng = random.Random(f"scenario/{seed}")
     flavour = rng.choices(("mixed", "views", "disks"), (0.5, 0.35, 0.15))[0]
@@ -283,7 +285,7 @@ def towards_disks(rng: random.Random, scenario: Scenario) -> Scenario:
 
 def _draw_members(rng: random.Random, lowest: int, highest: int) -> int:
     """Small clusters mostly: they have all the problems, and cost little."""
-    sizes = [size for size in range(lowest, highest + 1)]
+    sizes = list(range(lowest, highest + 1))
     weights = [_weight(size) for size in sizes]
     return rng.choices(sizes, weights)[0]
 
@@ -430,8 +432,8 @@ def _draw_healing(
 ) -> Healing:
     """Whom to heal is drawn now; the quorum is cut from it for the epoch that is reached then.
 
-    Members whose disks were lost or rolled back are healed beside the quorum: they cannot be part of it, but they must
-    find their way back.
+    Members whose disks were lost or rolled back are healed beside the quorum: they cannot be part of it, but
+    they must find their way back.
     """
     bad = {item.position for item in faulty} | (returning or set())
     last = max((max(change.positions) for change in epochs), default=members - 1)
@@ -442,6 +444,7 @@ def _draw_healing(
 
 
 def healing_quorum(healing: Healing, positions: tuple[int, ...]) -> tuple[int, ...]:
-    """The members that are healed when the members are those at `positions`: exactly a commit quorum of them."""
+    """The members that are healed when the members are those at `positions`: exactly a commit quorum of
+    them."""
     quorum = commit_quorum(len(positions))
     return tuple(position for position in healing.quorum if position in positions)[:quorum]

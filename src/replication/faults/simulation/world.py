@@ -28,7 +28,8 @@ ROUND_MS = 400
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run. `progress_ms` is how long the healed quorum took, `views` how many views it went through."""
+    """What came of a run. `progress_ms` is how long the healed quorum took, `views` how many views it went
+    through."""
 
     scenario: Scenario
     violations: tuple[Violation, ...]
@@ -349,7 +350,8 @@ class World:
             lost = sorted(host.endpoint for host, digest in asked if digest in host.mine)
             engine.violate(
                 "progress",
-                f"goal {goal} was not reached in {limit_ms} ms{budget}; commands of {lost} are not ordered; {states}",
+                f"goal {goal} was not reached in {limit_ms} ms{budget}; commands of {lost} are not ordered; "
+                f"{states}",
             )
         last_view = max(host.replica.view for host in hosts if host.replica is not None)
         return (engine.now_us - began_us) // 1000, max(0, last_view - first_view)
@@ -368,8 +370,8 @@ class World:
         return tuple(self.names.index(name) for name in members.ids)
 
     def _healed(self, positions: tuple[int, ...]) -> list[str]:
-        """A quorum of the newest epoch; but all correct members while some have not reached that epoch, or another is
-        about to begin, since then quorums of both epochs are needed."""
+        """A quorum of the newest epoch; but all correct members while some have not reached that epoch, or
+        another is about to begin, since then quorums of both epochs are needed."""
         newest = self.checkers.application.members.epoch
         chosen = [self.names[position] for position in positions]
         epochs = {self.hosts[name].disk.sign_state.epoch for name in chosen}
@@ -379,13 +381,15 @@ class World:
         return [host.endpoint for host in self.correct]
 
     def _progress_limit_ms(self) -> int:
-        """A bounded number of view timeouts: each of the n coordinators fails twice, at the longest patience."""
+        """A bounded number of view timeouts: each of the n coordinators fails twice, at the longest
+        patience."""
         settings = self.settings
         longest = settings.busy_timeout_ms << settings.max_backoff
         return 2 * (len(self.names) + 2) * (longest + ROUND_MS) + 10 * ROUND_MS
 
     def _keep_asking(self, names: tuple[str, ...], goal: int, seen: int = -1, asked_us: int = 0) -> None:
-        """Clients of the healed members ask for something after each decision, and again when nothing happens."""
+        """Clients of the healed members ask for something after each decision, and again when nothing
+        happens."""
         height, now_us = len(self.checkers.chain), self.engine.now_us
         if height >= goal:
             return
@@ -406,6 +410,7 @@ def _state(host: Host) -> str:
     if replica is None:
         return f"{host.endpoint} down"
     return (
-        f"{host.endpoint} h{replica.height} v{replica.view} e{replica.members.epoch} pending {replica.pending_count}"
+        f"{host.endpoint} h{replica.height} v{replica.view} e{replica.members.epoch} "
+        f"pending {replica.pending_count}"
         f"{' timed out' if replica.timed_out else ''}{' muted: ' + replica.muted if replica.muted else ''}"
     )

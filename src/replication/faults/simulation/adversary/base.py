@@ -23,8 +23,8 @@ MIN_ACT_US = 15_000
 MAX_ACT_US = 250_000
 WINDOW_US = 20_000
 LINE_PER_WINDOW = 40
-"""What an attacker may send of its own in a window (three to each member in large clusters): an answer to each answer
-would otherwise fill the simulation with nothing else."""
+"""What an attacker may send of its own in a window (three to each member in large clusters): an answer to
+each answer would otherwise fill the simulation with nothing else."""
 
 
 class Attack:
@@ -126,7 +126,7 @@ class FaultyHost(Host):
     def receive(self, sender: str, message: Message) -> None:
         """Everything that is received is shared with the other faulty members."""
         self.world.cabal.observe(sender, message)
-        if all([attack.incoming(sender, message) for attack in self.attacks]):
+        if all(attack.incoming(sender, message) for attack in self.attacks):
             super().receive(sender, message)
 
     def serve(self, from_height: int) -> list[tuple[Block, Certificate]] | None:

@@ -172,8 +172,8 @@ class FalseWitness(Attack):
         self.fire()
         victim = rng.choice(others)
         key = StatementKey(
-            rng.choice(list(Phase)), replica.members.epoch, replica.view + rng.randint(0, 9), replica.height + 1,
-            rng.randbytes(32),
+            rng.choice(list(Phase)), replica.members.epoch, replica.view + rng.randint(0, 9),
+            replica.height + 1, rng.randbytes(32),
         )  # fmt: skip
         timeout = Timeout(
             replica.members.epoch, replica.view + 5, replica.height, None, victim, rng.randbytes(64)
