@@ -112,6 +112,7 @@ app.command("evidence", rich_help_panel=RECORD)(with_connection(evidence_command
 app.add_typer(members_app, name="members", rich_help_panel=CLUSTER)
 members_app.command("list")(with_connection(members_commands.listing))
 members_app.command("key")(members_commands.key)
+members_app.command("home")(members_commands.home)
 members_app.command("add")(with_connection(members_commands.add))
 members_app.command("remove")(with_connection(members_commands.remove))
 members_app.command("replace")(with_connection(members_commands.replace))

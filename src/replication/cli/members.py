@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from replication.cli.init import PolicyOption
 from replication.cli.options import Connection, DirectoryOption
 from replication.cli.output import console, note, print_json, show_proposal, table
 
 if TYPE_CHECKING:
     from replication.client.model import Proposal
 
-__all__ = ["add", "apply", "key", "listing", "remove", "replace", "reweight"]
+__all__ = ["add", "apply", "home", "key", "listing", "remove", "replace", "reweight"]
 
 WaitOption = Annotated[
     float,
@@ -81,6 +82,52 @@ def key(
     signing_key = SigningKey.load(file)
     proof = prove_possession(signing_key, member_id, trusted.nonce)
     print_json({"id": member_id, "public_key": signing_key.public_key.hex(), "possession": proof.hex()})
+
+
+def home(
+    member_id: MemberArgument,
+    address: AddressOption,
+    directory: DirectoryOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to make. Default: DIR/ID.", show_default=False),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Its private key file. Default: a new one is made.", show_default=False),
+    ] = None,
+    policy: PolicyOption = "manual",
+) -> None:
+    """Make the home of a member that is to be added or replaced, and print what `add` and `replace` ask for.
+
+    Run it where the authority's key is. The home makes nobody a member: start its node, which follows the
+    record, and then propose the change.
+    """
+    from replication.client import UsageError
+    from replication.identity.keys import SigningKey
+    from replication.node.local.provision import add_home, parse_policy
+
+    if directory is None:
+        raise UsageError("No folder is given. Say where the cluster's authority is with --dir DIR.")
+    target = output or directory / member_id
+    public_key, proof = add_home(
+        directory,
+        target,
+        member_id,
+        address,
+        signing_key=None if key is None else SigningKey.load(key),
+        policy=parse_policy(policy),
+    )
+    note(f"Start it with: acp node --home {target}")
+    print_json(
+        {
+            "id": member_id,
+            "address": address,
+            "public_key": public_key.hex(),
+            "possession": proof.hex(),
+            "home": str(target),
+        }
+    )
 
 
 def add(

@@ -54,6 +54,7 @@ def as_document(picture: ClusterPicture) -> dict[str, Any]:
         "version": state.version,
         "pending_commands": state.pending_commands,
         "settled": picture.settled,
+        "can_decide": picture.can_decide,
         "members": [
             {
                 "id": member.id,
@@ -64,6 +65,8 @@ def as_document(picture: ClusterPicture) -> dict[str, Any]:
                 "audit_head": member.audit_head,
                 "weight": member.weight,
                 "answered": member.id in picture.answered,
+                "muted": picture.muted.get(member.id, ""),
+                "suspected": picture.suspected.get(member.id, ""),
             }
             for member in picture.members
         ],
@@ -73,7 +76,7 @@ def as_document(picture: ClusterPicture) -> dict[str, Any]:
 def _show(picture: ClusterPicture) -> None:
     state = picture.status
     reachable = sum(member.reachable for member in picture.members)
-    verdict = "can decide" if reachable >= state.commit_quorum else "CANNOT DECIDE"
+    verdict = "can decide" if picture.can_decide else "CANNOT DECIDE"
     screen = console()
     screen.print(f"{state.name}  cluster {state.cluster_id.hex()}")
     screen.print(
@@ -90,9 +93,19 @@ def _show(picture: ClusterPicture) -> None:
             member.height,
             member.audit_size,
             member.audit_head[:16],
-            "" if member.id in picture.answered else "as last heard by another node",
+            _remark(picture, member.id),
         )
         for member in picture.members
     ]
     columns = ("member", "address", "reachable", ">height", ">audit size", "audit head", "")
     screen.print(table("", columns, rows))
+
+
+def _remark(picture: ClusterPicture, member: str) -> str:
+    if member not in picture.answered:
+        return "as last heard by another node"
+    if member in picture.muted:
+        return f"signs nothing: {picture.muted[member]}"
+    if member in picture.suspected:
+        return f"suspects the coordinator: {picture.suspected[member]}"
+    return ""

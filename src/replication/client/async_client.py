@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -432,14 +432,26 @@ class AsyncClient:
         return convert.cluster_status(response)
 
     async def survey(self, *, timeout_seconds: float = SURVEY_TIMEOUT_SECONDS) -> dict[str, ClusterStatus]:
-        """Ask every endpoint for its status at once; the answers by the id of the node that gave them.
+        """Ask every endpoint for its status at once, then the members that they name beside them; the answers
+        by the id of the node that gave them.
 
         Whoever does not answer in time is left out; with no answer at all the result is empty. `survey.merge`
         makes one picture of it. Raises only for credentials that are bad here."""
         self.handle.check()
-        found = await asyncio.gather(
-            *(self._status_at(endpoint, timeout_seconds) for endpoint in self.handle.endpoints)
-        )
+        answers = await self._statuses(self.handle.endpoints, timeout_seconds)
+        asked = {endpoint.address for endpoint in self.handle.endpoints}
+        named = {member.id: member.address for answer in answers.values() for member in answer.members}
+        later = [
+            Endpoint(address, member)
+            for member, address in named.items()
+            if member not in answers and address not in asked
+        ]
+        return {**answers, **await self._statuses(later, timeout_seconds)}
+
+    async def _statuses(
+        self, endpoints: Sequence[Endpoint], timeout_seconds: float
+    ) -> dict[str, ClusterStatus]:
+        found = await asyncio.gather(*(self._status_at(endpoint, timeout_seconds) for endpoint in endpoints))
         return {status.node_id: status for status in found if status is not None}
 
     async def _status_at(self, endpoint: Endpoint, timeout_seconds: float) -> ClusterStatus | None:

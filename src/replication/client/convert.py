@@ -298,6 +298,9 @@ def cluster_status(message: cluster_service_pb2.GetStatusResponse) -> ClusterSta
             decisions=counters.decisions,
         ),
         version=message.version,
+        muted=message.muted,
+        suspected=message.suspected,
+        can_progress=message.can_progress,
     )
 
 

@@ -272,7 +272,11 @@ class MemberState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """The cluster as node `node_id` sees it."""
+    """The cluster as node `node_id` sees it.
+
+    `muted` says why this node signs nothing, `suspected` why it suspects the coordinator; both are empty when
+    all is well. `can_progress`: whether it hears from a commit quorum, itself included.
+    """
 
     cluster_id: bytes
     name: str
@@ -288,6 +292,9 @@ class ClusterStatus:
     pending_commands: int
     counters: Counters
     version: str
+    muted: str = ""
+    suspected: str = ""
+    can_progress: bool = True
 
     def member(self, member_id: str) -> MemberState | None:
         """What the node says about one member, None if it does not list it."""

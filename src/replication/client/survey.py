@@ -7,7 +7,7 @@ instead."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replication.client.model import ClusterStatus, MemberState
 
@@ -16,11 +16,20 @@ __all__ = ["ClusterPicture", "merge"]
 
 @dataclass(frozen=True, slots=True)
 class ClusterPicture:
-    """The cluster as seen by all who answered. `answered` are the members that spoke for themselves."""
+    """The cluster as seen by all who answered. `answered` are the members that spoke for themselves; `muted`
+    says of some why they sign nothing, `suspected` why they suspect the coordinator."""
 
     status: ClusterStatus
     members: tuple[MemberState, ...]
     answered: frozenset[str]
+    muted: Mapping[str, str] = field(default_factory=dict)
+    suspected: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether a commit quorum of members is reachable and signs, as far as those who answered know."""
+        signing = sum(member.reachable and member.id not in self.muted for member in self.members)
+        return signing >= self.status.commit_quorum
 
     @property
     def settled(self) -> bool:
@@ -41,15 +50,23 @@ class ClusterPicture:
 def merge(answers: Mapping[str, ClusterStatus], *, preferred: str | None = None) -> ClusterPicture:
     """One picture from at least one answer, by the id of the member that gave it.
 
-    View and coordinator are taken from the answer with the highest view, of the coordinator itself if it
-    answered."""
+    View and coordinator are taken from the answer with the highest epoch and view, of the coordinator itself
+    if it answered. Nodes that are no members in that epoch are left out."""
     if not answers:
         raise ValueError("a picture needs at least one answer")
     status = answers.get(preferred or "") or max(
-        answers.values(), key=lambda answer: (answer.view, answer.node_id == answer.coordinator)
+        answers.values(),
+        key=lambda answer: (answer.epoch, answer.view, answer.node_id == answer.coordinator),
     )
     members = tuple(_state_of(member, answers) for member in status.members)
-    return ClusterPicture(status, members, frozenset(answers))
+    answered = {member.id: answers[member.id] for member in members if member.id in answers}
+    return ClusterPicture(
+        status,
+        members,
+        frozenset(answered),
+        {member: answer.muted for member, answer in answered.items() if answer.muted},
+        {member: answer.suspected for member, answer in answered.items() if answer.suspected},
+    )
 
 
 def _state_of(member: MemberState, answers: Mapping[str, ClusterStatus]) -> MemberState:

@@ -51,6 +51,9 @@ class GetStatusResponse(_message.Message):
     PENDING_COMMANDS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MUTED_FIELD_NUMBER: _builtins.int
+    SUSPECTED_FIELD_NUMBER: _builtins.int
+    CAN_PROGRESS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.bytes
     name: _builtins.str
     """Name given in the genesis file."""
@@ -71,6 +74,12 @@ class GetStatusResponse(_message.Message):
     pending_commands: _builtins.int
     """Commands this node knows of that are not committed yet."""
     version: _builtins.str
+    muted: _builtins.str
+    """Why this node signs nothing for now (it lost its disk, is not a member, ...); empty when it may sign."""
+    suspected: _builtins.str
+    """Why this node suspects the coordinator; empty when it does not."""
+    can_progress: _builtins.bool
+    """Whether this node hears from a commit quorum of members, itself included."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStatus]: ...
     @_builtins.property
@@ -94,10 +103,13 @@ class GetStatusResponse(_message.Message):
         pending_commands: _builtins.int = ...,
         counters: Global___NodeCounters | None = ...,
         version: _builtins.str = ...,
+        muted: _builtins.str = ...,
+        suspected: _builtins.str = ...,
+        can_progress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "commit_quorum", b"commit_quorum", "coordinator", b"coordinator", "counters", b"counters", "epoch", b"epoch", "f", b"f", "members", b"members", "n", b"n", "name", b"name", "node_id", b"node_id", "pending_commands", b"pending_commands", "tally_quorum", b"tally_quorum", "version", b"version", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_progress", b"can_progress", "cluster_id", b"cluster_id", "commit_quorum", b"commit_quorum", "coordinator", b"coordinator", "counters", b"counters", "epoch", b"epoch", "f", b"f", "members", b"members", "muted", b"muted", "n", b"n", "name", b"name", "node_id", b"node_id", "pending_commands", b"pending_commands", "suspected", b"suspected", "tally_quorum", b"tally_quorum", "version", b"version", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ expect.
     DIR/ca/ca.{crt,key}         the authority; keep the key off the nodes
     DIR/clients/<role>.{crt,key}
     DIR/node-K/                 one home a node, K from 1: config.toml, genesis.json, keys/, tls/, data/
+    DIR/ID/                     the same for a member that is to be added (`add_home`)
 
 The functions are plain, so that tests and tools can make clusters too. Everything secret is written with mode
 0600."""
@@ -25,10 +26,12 @@ from replication.errors import CallerError, OperatorError
 from replication.identity.genesis import Genesis, Rules, build_genesis, load_genesis, parse_genesis
 from replication.identity.keys import SigningKey
 from replication.identity.members import MAX_MEMBERS, Member, prove_possession
+from replication.identity.names import is_member_id
+from replication.identity.private_files import read_private
 from replication.identity.roles import Role
 from replication.identity.tls import create_authority, issue, write_private
 from replication.ledger.journal import SignJournal
-from replication.node.config import NodeConfig, PolicySettings, split_address, write_config
+from replication.node.config import NodeConfig, PolicySettings, read_config, split_address, write_config
 from replication.node.policies import load_policy
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "DEFAULT_RULES",
     "ClusterPlanError",
     "PolicyChoice",
+    "add_home",
     "node_homes",
     "parse_policy",
     "pick_free_ports",
@@ -137,6 +141,48 @@ def provision_cluster(
         raise
 
 
+def add_home(
+    directory: Path,
+    home: Path,
+    member_id: str,
+    address: str,
+    *,
+    signing_key: SigningKey | None = None,
+    policy: PolicyChoice | None = None,
+) -> tuple[bytes, bytes]:
+    """Make the home of a member that is to be added to, or replaced in, the cluster of `directory`; return
+    its public key and proof of possession. The home must not exist; `directory` must hold the authority's
+    key, which issues the node's certificate. Without a `signing_key` a new one is made.
+
+    The home makes nobody a member: its node follows the record until a change of members lets it in.
+
+    Raises:
+        ClusterPlanError: the id or the address is none.
+        OperatorError: the folder, the authority or the policy is not what it must be, or `home` exists.
+    """
+    if not is_member_id(member_id):
+        raise ClusterPlanError(f"{member_id!r:.100} cannot be a member's id. Use A-Z a-z 0-9 . _ - only.")
+    _checked_address(address)
+    genesis = load_genesis(directory / "genesis.json")
+    try:
+        authority = (directory / "ca" / "ca.crt").read_bytes(), read_private(directory / "ca" / "ca.key")
+    except OSError as error:
+        raise OperatorError(
+            f"{directory / 'ca'} cannot be read: {error.strerror}. The authority of the cluster has to issue "
+            "the node's certificate; run this where it is kept."
+        ) from error
+    key = signing_key or SigningKey.generate()
+    if home.exists():
+        raise OperatorError(f"{home} exists. Choose another folder; nothing was changed.")
+    member = Member(id=member_id, public_key=key.public_key, weight=1, address=address)
+    try:
+        _make_home(home, member, key, genesis, authority, policy or PolicyChoice(), joins=True)
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    return key.public_key, prove_possession(key, member_id, genesis.nonce)
+
+
 def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> list[str]:
     """The address of each node. Nodes on one host count their ports up. Raises `ClusterPlanError`."""
     if hosts and len(hosts) not in (1, nodes):
@@ -174,14 +220,17 @@ def pick_free_ports(count: int) -> list[int]:
 
 
 def node_homes(directory: Path) -> list[Path]:
-    """The homes of a cluster folder's nodes, in the order of the genesis file. Raises `OperatorError`."""
+    """The homes of a cluster folder's nodes, in the order of the genesis file, and then those of members that
+    were added later. Raises `OperatorError`."""
     genesis_file = directory / "genesis.json"
     if not genesis_file.is_file():
         raise OperatorError(
             f"{directory} is not a cluster folder: it has no genesis.json. Make one with: acp init "
             f"{directory} --nodes 4"
         )
-    return [directory / member for member in load_genesis(genesis_file).members.ids]
+    homes = [directory / member for member in load_genesis(genesis_file).members.ids]
+    later = (file.parent for file in sorted(directory.glob("*/config.toml")) if file.parent not in homes)
+    return [*homes, *(home for home in later if read_config(home / "config.toml").joins)]
 
 
 def _build(
@@ -242,6 +291,8 @@ def _make_home(
     genesis: Genesis,
     authority: tuple[bytes, bytes],
     policy: PolicyChoice,
+    *,
+    joins: bool = False,
 ) -> None:
     for folder in (home, home / "keys", home / "tls", home / "data"):
         folder.mkdir(mode=0o700)
@@ -258,7 +309,7 @@ def _make_home(
     # A remote name may be no address of that host's own interfaces (container, NAT); mTLS guards the port.
     wildcard = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104
     listen = member.address if _is_loopback(host) else f"{wildcard}:{port}"
-    write_config(home / "config.toml", NodeConfig(id=member.id, listen=listen, policy=settings))
+    write_config(home / "config.toml", NodeConfig(id=member.id, listen=listen, policy=settings, joins=joins))
 
 
 def _install_policy(home: Path, policy: PolicyChoice) -> PolicySettings:

@@ -65,6 +65,9 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
             pending_commands=status.pending,
             counters=self._counters(status),
             version=__version__,
+            muted=status.muted,
+            suspected=status.suspected,
+            can_progress=status.can_progress,
         )
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
