@@ -208,8 +208,11 @@ class _Run:
             settled = await wait_for_one_record(site.observer, expected, bounds.recover_seconds)
             end_ms = history.now_ms() if settled else None
         finally:
+            broken = background.done() and not background.cancelled()
             background.cancel()
-            await asyncio.gather(background, return_exceptions=True)
+            await asyncio.gather(background, workload.abandon(), return_exceptions=True)
+        if broken:
+            background.result()  # raises what ended it
         self._watcher.stage("fetching records")
         gathered = await gather(cluster, expected, self._directory / "exports")
         return self._material(cluster, history, imposer, gathered, healed_ms, end_ms), sampler

@@ -66,36 +66,48 @@ class Workload:
         policies = {**dict.fromkeys(self._members, scenario.cluster.policy), **scenario.cluster.policies}
         self._manual = [member for member in self._members if policies[member] == "manual"]
         self._known: list[str] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._proposers: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
-        self.crashes: list[BaseException] = []
+        self.crashes: list[Exception] = []
 
     def start(self) -> None:
         """Start all clients."""
         for number in range(self._plan.proposers):
-            self._spawn(f"proposer-{number + 1}", self._propose_all, self._operator.starting_at(number))
+            self._proposers.append(
+                self._spawn(f"proposer-{number + 1}", self._propose_all, self._operator.starting_at(number))
+            )
         for number in range(self._plan.readers):
-            self._spawn(f"reader-{number + 1}", self._read_all, self._operator)
+            self._others.append(self._spawn(f"reader-{number + 1}", self._read_all, self._operator))
         for member in self._manual:
-            self._spawn(f"voter-of-{member}", self._vote_all, self._operator.only(member))
+            own = self._operator.only(member)
+            self._others.append(self._spawn(f"voter-of-{member}", self._vote_all, own))
 
     async def stop(self) -> None:
-        """Let every client finish what it is at, and end."""
+        """Let every client finish what it is at, and end. Voters go last: proposers wait for their votes."""
         self._stopping.set()
-        done = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.crashes += [result for result in done if isinstance(result, BaseException)]
+        await asyncio.gather(*self._proposers, return_exceptions=True)
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Stop every client where it is. What one of them broke on is kept in `crashes`."""
+        tasks = [*self._proposers, *self._others]
+        for task in tasks:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        self.crashes = [result for result in done if isinstance(result, Exception)]
 
     def _spawn(
         self,
         process: str,
         work: Callable[[str, AsyncClient, random.Random], Coroutine[Any, Any, None]],
         handle: ClusterHandle,
-    ) -> None:
+    ) -> asyncio.Task[None]:
         async def run() -> None:
             async with AsyncClient(handle) as client:
                 await work(process, client, random.Random(f"{self._seed} {process}"))
 
-        self._tasks.append(asyncio.create_task(run(), name=process))
+        return asyncio.create_task(run(), name=process)
 
     async def _rest(self, seconds: float) -> None:
         """Pause, but not beyond the end."""
@@ -167,13 +179,13 @@ class Workload:
         """Vote on whatever is open, once on each, as a person at this node would."""
         member = process.removeprefix("voter-of-")
         done: set[str] = set()
-        while not self._stopping.is_set():
+        while True:
             for proposal_id in await self._open_proposals(client, member):
                 if proposal_id not in done:
                     value = draw.choice((VoteValue.APPROVE, VoteValue.APPROVE, VoteValue.REJECT))
                     if await self._vote(process, client, member, proposal_id, value):
                         done.add(proposal_id)
-            await self._rest(VOTER_PAUSE_SECONDS)
+            await asyncio.sleep(VOTER_PAUSE_SECONDS)
 
     async def _open_proposals(self, client: AsyncClient, member: str) -> list[str]:
         try:
@@ -204,7 +216,7 @@ class Workload:
 
     async def _read_all(self, process: str, client: AsyncClient, draw: random.Random) -> None:
         """Read from one node after another, whatever state it is in."""
-        while not self._stopping.is_set():
+        while True:
             member = draw.choice(self._members)
             choice = draw.random()
             if choice < 0.4 or not self._known:
@@ -213,7 +225,7 @@ class Workload:
                 await self._read_proposal(process, client, member, self._known_proposal(draw))
             else:
                 await self._read_certificate(process, client, member, self._known_proposal(draw))
-            await self._rest(READER_PAUSE_SECONDS)
+            await asyncio.sleep(READER_PAUSE_SECONDS)
 
     def _known_proposal(self, draw: random.Random) -> str:
         return draw.choice(self._known[-KNOWN_PROPOSALS:])
