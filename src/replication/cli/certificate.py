@@ -11,7 +11,7 @@ import typer
 from replication.cli.options import Connection, DirectoryOption, JsonOption
 from replication.cli.output import console, note, pairs, print_json, table, time_text
 
-__all__ = ["certificate", "verify"]
+__all__ = ["GenesisOption", "certificate", "load_trusted", "verify"]
 
 OutputOption = Annotated[
     Path | None,
