@@ -209,13 +209,12 @@ class RecordReading(ABC):
         """Who voted with whom, open proposals included; a copy of its own."""
         counts = self.statistics.agreement.copy()
         rows = self.ask(
-            "SELECT proposal, votes.sequence FROM votes JOIN proposals ON number = proposal "
-            "WHERE status = 'open' AND counts = 1 ORDER BY proposal"
+            "SELECT proposal, voter, value FROM votes JOIN proposals ON number = proposal "
+            "WHERE status = 'open' AND counts = 1"
         )
         votes: dict[int, dict[str, VoteValue]] = {}
-        for number, sequence in rows:
-            vote = read_vote(self.entry(sequence), self.genesis.cluster_id)
-            votes.setdefault(number, {})[vote.voter] = vote.value
+        for number, voter, value in rows:
+            votes.setdefault(number, {})[voter] = VoteValue(value)
         for each in votes.values():
             counts.record(each)
         return counts

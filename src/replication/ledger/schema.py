@@ -1,20 +1,32 @@
 """The SQLite file of a node's record: its tables, its settings, and the judgement of an existing file.
 
-Write-ahead log with synchronous FULL: a commit returns when its log is on disk. The file is created under
-EXTRA, which also makes the creation of the journal durable. One connection a file: releases of SQLite before
-3.51.3 can damage a write-ahead log that two connections share.
+Write-ahead log with synchronous FULL: a commit returns when its log is on disk. A new file is made beside its
+place, whole and under synchronous EXTRA, and renamed into it: a crash leaves a record or none, never half of
+one. One connection a file: releases of SQLite before 3.51.3 can damage a write-ahead log that two connections
+share.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Final
 
 from replication.errors import StorageError
 
-__all__ = ["RecordDamagedError", "RecordError", "connect", "create_tables"]
+from .files import Files
+
+__all__ = [
+    "APPLICATION_ID",
+    "SCHEMA_VERSION",
+    "RecordDamagedError",
+    "RecordError",
+    "connect",
+    "create_file",
+    "create_projections",
+    "damaged",
+]
 
 APPLICATION_ID: Final = 0x61637031  # "acp1"
 SCHEMA_VERSION: Final = 1
@@ -27,22 +39,23 @@ CREATE TABLE blocks (
 CREATE TABLE entries (
     sequence INTEGER PRIMARY KEY, height INTEGER NOT NULL, event_type TEXT NOT NULL, proposal_id TEXT,
     actor_id TEXT, data TEXT NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX entries_of_block ON entries (height);
 CREATE INDEX entries_of_proposal ON entries (proposal_id, sequence) WHERE proposal_id IS NOT NULL;
 CREATE INDEX entries_of_type ON entries (event_type, sequence);
 """
 
 _PROJECTIONS: Final = """
-CREATE TABLE {schema}.proposals (
+CREATE TABLE proposals (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL UNIQUE, proposer TEXT NOT NULL,
     request_id TEXT NOT NULL, status TEXT NOT NULL, decision TEXT NOT NULL, sequence INTEGER NOT NULL,
     proposed_ms INTEGER NOT NULL, decided_ms INTEGER NOT NULL DEFAULT 0,
     tally_sequence INTEGER NOT NULL DEFAULT 0, decided_epoch INTEGER NOT NULL DEFAULT 0,
     UNIQUE (proposer, request_id));
-CREATE TABLE {schema}.votes (
-    proposal INTEGER NOT NULL, voter TEXT NOT NULL, first_sequence INTEGER NOT NULL,
+CREATE TABLE votes (
+    proposal INTEGER NOT NULL, voter TEXT NOT NULL, value TEXT NOT NULL, first_sequence INTEGER NOT NULL,
     sequence INTEGER NOT NULL, counts INTEGER NOT NULL, PRIMARY KEY (proposal, voter)) WITHOUT ROWID;
-CREATE INDEX {schema}.votes_of_voter ON votes (voter, sequence);
-CREATE INDEX {schema}.open_proposals ON proposals (number) WHERE status = 'open';
+CREATE INDEX votes_of_voter ON votes (voter, sequence);
+CREATE INDEX proposals_by_status ON proposals (status, number);
 """
 """What follows from the entries alone: written beside them, and compared with a replay when the file is
 opened."""
@@ -60,67 +73,124 @@ class RecordDamagedError(StorageError):
     reason: ClassVar[str] = "RECORD_DAMAGED"
 
 
-def connect(path: Path) -> tuple[sqlite3.Connection, bool]:
-    """Open the file with its settings, which are read back; whether it is new comes with it.
+def damaged(path: Path, problem: object) -> RecordDamagedError:
+    """The error for a record that is not what was written, with what to do about it."""
+    return RecordDamagedError(
+        f"{path} is damaged: {problem}. Move it away, with what begins with its name, and start the node "
+        "again: it fetches the record from the others. Look for what is wrong with the disk."
+    )
 
-    Raises RecordError when the disk refuses, RecordDamagedError when it is no record or its settings do not
-    hold.
+
+def create_file(path: Path, fill: Callable[[sqlite3.Connection], None], files: Files | None = None) -> None:
+    """Make a new record file at `path`, durable on return; `fill` puts the first rows into its tables.
+
+    A write-ahead log that is there without its file belongs to a record that is gone; it is renamed, since
+    SQLite would apply it to the new one. Raises RecordError when the disk refuses.
     """
-    is_new = not path.exists() or path.stat().st_size == 0
+    files = files or Files()
+    draft = path.with_name(f".{path.name}.new")
     try:
-        if is_new:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for old in (draft, _beside(draft, "-journal"), _beside(draft, "-wal")):
+            files.remove(old)
+        if files.exists(_beside(path, "-wal")):
+            files.replace(_beside(path, "-wal"), _beside(path, "-wal.lost"))
+        files.close(files.create(draft))
+        _fill_draft(draft, fill)
+        files.replace(draft, path)
+        files.sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
         raise RecordError(
-            f"{path} cannot be opened: {error}. Check the folder, its owner and space."
+            f"{path} cannot be made: {error}. Check the folder, its owner and space."
         ) from error
+
+
+def _fill_draft(draft: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+    connection = sqlite3.connect(draft, isolation_level=None)
     try:
-        _configure(connection, path, is_new=is_new)
+        connection.execute("PRAGMA synchronous = EXTRA")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.executescript(f"BEGIN; {_TABLES} {_PROJECTIONS} COMMIT;")
+        fill(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open an existing record file with its settings, which are read back.
+
+    What a killed process left in the system's cache is made durable first: whoever reads the record from
+    here on may rely on it.
+
+    Raises RecordError when the disk refuses or cannot hold the settings, RecordDamagedError when the file is
+    no record.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise RecordError(f"{path} cannot be opened: {error}. Check the folder and its owner.") from error
+    try:
+        _configure(connection, path)
+        _compare_schema(connection, path)
     except sqlite3.OperationalError as error:
         connection.close()
-        raise RecordError(f"{path} cannot be used: {error}") from error
+        raise RecordError(f"{path} cannot be used: {error}. Check the disk, its space and owner.") from error
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise RecordDamagedError(
-            f"{path} is not a record of this program, or is damaged: {error}. Move the data folder away and "
-            "start the node again: it fetches the record from the others and asks to be let back in."
-        ) from error
+        raise damaged(path, error) from error
     except BaseException:
         connection.close()
         raise
-    return connection, is_new
+    return connection
 
 
-def _configure(connection: sqlite3.Connection, path: Path, *, is_new: bool) -> None:
+def _configure(connection: sqlite3.Connection, path: Path) -> None:
     def ask(pragma: str) -> object:
         row = connection.execute(f"PRAGMA {pragma}").fetchone()
         return row[0] if row else None
 
     ask("locking_mode = EXCLUSIVE")
-    if is_new:
-        ask(f"application_id = {APPLICATION_ID}")
-        ask("synchronous = EXTRA")
-    elif (ask("application_id"), ask("user_version")) != (APPLICATION_ID, SCHEMA_VERSION):
+    if (ask("application_id"), ask("user_version")) != (APPLICATION_ID, SCHEMA_VERSION):
         raise RecordDamagedError(
             f"{path} is not a record of this version (application {ask('application_id')}, version "
             f"{ask('user_version')}). Use the program that wrote it, or move the file away."
         )
     ask("journal_mode = WAL")
-    if not is_new:
-        ask("synchronous = FULL")
+    ask("synchronous = FULL")
     ask("foreign_keys = OFF")
     ask("cell_size_check = ON")
-    if ask("journal_mode") != "wal" or ask("synchronous") != (3 if is_new else 2):
+    if ask("journal_mode") != "wal" or ask("synchronous") != 2:
         raise RecordError(
             f"{path}: the file system does not support the settings that durability needs (journal_mode "
             f"{ask('journal_mode')}, synchronous {ask('synchronous')}). Use a local disk."
         )
+    # Syncs the log, copies it into the file, syncs that, and cuts the log to nothing.
+    ask("wal_checkpoint(TRUNCATE)")
 
 
-def create_tables(connection: sqlite3.Connection, schema: str, *, whole: bool) -> None:
-    """Create the tables of a new record, or with `whole` off only its projections, in the named schema."""
-    if whole:
-        connection.executescript(_TABLES)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.executescript(_PROJECTIONS.format(schema=schema))
+def _compare_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """A changed definition (of a default, of an index) would change what is written from now on."""
+    model = sqlite3.connect(":memory:")
+    try:
+        model.executescript(_TABLES + _PROJECTIONS)
+        expected = model.execute(_DEFINITIONS).fetchall()
+    finally:
+        model.close()
+    if connection.execute(_DEFINITIONS).fetchall() != expected:
+        raise damaged(path, "its tables are not those that were made")
+
+
+_DEFINITIONS: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+
+
+def create_projections(connection: sqlite3.Connection) -> None:
+    """Create the tables of what follows from the entries."""
+    connection.executescript(_PROJECTIONS)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

@@ -2,31 +2,38 @@
 them.
 
 A block is appended in one transaction, durable when `append` returns. When the file is opened, everything in
-it is checked: each header and its link, each entry's hash and its link, the roots and heads that the headers
-claim, and that the projections (proposals, votes) are what the entries amount to. The head block's commit
-certificate is verified as well: its signatures cover, through the hashes, every block and entry below. So an
-edit, a deletion, a reorder or a truncation in the middle is found here. A record that was rolled back as a
-whole is a valid, shorter one; that shows against the sign journal, and against the other members.
+it is checked: the pages and indexes of the file, each header and its link, each entry's hash and its link,
+the roots and heads that the headers claim, and that the projections (proposals, votes) are what the entries
+amount to. The head block's commit certificate is verified as well: its signatures cover, through the hashes,
+every block and entry below. So an edit, a deletion, a reorder or a truncation in the middle is found here.
+`verification` checks the same, and the signatures of all certificates, while the node works.
+
+A record that was rolled back as a whole (yesterday's file, a lost write-ahead log) is a valid, shorter one.
+That shows against `JournalState.committed_height`, and against the other members, who have the rest.
 
 A failed write stops the store for good: what is on disk after it is not known.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from replication.consensus.model import AuditEntry
+from replication.errors import InvariantError
 from replication.identity.genesis import Genesis
 from replication.ordering.blocks import Block, BlockHeader
 from replication.ordering.certificates import Certificate
+from replication.ordering.statements import Phase
 
 from .audit import Auditor, genesis_block
 from .execution import genesis_execution
+from .files import Files
 from .history import (
     FinishedProposal,
     OpenProposal,
@@ -42,13 +49,14 @@ from .history import (
 from .projections import Projection
 from .reading import RecordReading
 from .rows import BLOCK_COLUMNS, ENTRY_COLUMNS, block_row, entry_row, read_block, read_entry
-from .schema import RecordDamagedError, RecordError, connect, create_tables
+from .schema import RecordDamagedError, RecordError, connect, create_file
 from .statistics import Statistics
 
-__all__ = ["RecordDamagedError", "RecordError", "Store", "StoreCounters"]
+__all__ = ["RecordDamagedError", "RecordError", "Store", "StoreCounters", "Verification"]
 
 _T = TypeVar("_T")
 
+_APPEND_BLOCK = f"INSERT INTO blocks ({BLOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
 _APPEND_ENTRY = (
     "INSERT INTO entries (sequence, height, event_type, proposal_id, actor_id, data, prev_hash, hash) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -57,7 +65,7 @@ _APPEND_ENTRY = (
 
 @dataclass(slots=True)
 class StoreCounters:
-    """Work done since the store was opened."""
+    """Work done since the store was opened. `fsyncs` counts commits; a checkpoint now and then adds two."""
 
     fsyncs: int = 0
 
@@ -66,6 +74,7 @@ class Store(RecordReading):
     """The record of one node. Implements `history.History`. For one thread at a time."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, genesis: Genesis) -> None:
+        """For `create_or_open`."""
         self.counters = StoreCounters()
         self.genesis = genesis
         self._connection = connection
@@ -77,20 +86,19 @@ class Store(RecordReading):
         self._head: tuple[Block, Certificate | None] = (genesis_block(genesis), None)
 
     @classmethod
-    def create_or_open(cls, path: Path, genesis: Genesis) -> Store:
-        """Open the record at `path`, or begin one with the genesis block.
+    def create_or_open(cls, path: Path, genesis: Genesis, *, files: Files | None = None) -> Store:
+        """Open the record at `path`, or begin one with the genesis block. `files` is for tests.
 
         Raises:
             RecordDamagedError: what is there is not what was written; the message says where.
             RecordError: the disk refuses, or does not hold the settings that durability needs.
         """
-        connection, is_new = connect(path)
+        if not os.path.lexists(path):
+            create_file(path, lambda connection: _begin(connection, genesis), files)
+        connection = connect(path)
         store = cls(connection, path, genesis)
         try:
-            if is_new:
-                store._create()
-            else:
-                store._restore()
+            store._restore()
         except BaseException:
             connection.close()
             raise
@@ -104,36 +112,33 @@ class Store(RecordReading):
     # Writing.
 
     def append(self, block: Block, certificate: Certificate, entries: Sequence[AuditEntry]) -> None:
-        """Append the next block and what it did; durable on return. Raises RecordError, after which nothing
-        works."""
-        if block.height != self._totals.height + 1:
-            raise RecordError(
-                f"block {block.height} cannot follow block {self._totals.height} in {self._path}"
-            )
+        """Append the next block and what it did; durable on return.
+
+        Raises RecordError when the disk refuses (then and ever after), InvariantError, with nothing written,
+        for a block that does not follow, or that is not what the certificate and the entries are about.
+        """
         before = self._totals
         after = advance(before, block.height, block.header.time_ms, entries, self.genesis.nonce)
+        self._require_next(block, certificate, after)
         with self._transaction():
-            self._insert(block, certificate, entries)
+            _insert(self._connection, block, certificate, entries)
             self._projection.apply(entries, block.header.time_ms, before.members.epoch)
             if after.members.epoch != before.members.epoch:
                 self._projection.change_members(before.members, after.members)
         self._totals, self._head = after, (block, certificate)
         self._statistics.apply(entries)
 
-    def _create(self) -> None:
-        block, execution = genesis_block(self.genesis), genesis_execution(self.genesis)
-        create_tables(self._connection, "main", whole=True)
-        with self._transaction():
-            self._connection.execute("INSERT INTO meta VALUES ('cluster_id', ?)", (self.genesis.cluster_id,))
-            self._insert(block, None, execution.entries)
-        self._connection.execute("PRAGMA synchronous = FULL")
-
-    def _insert(self, block: Block, certificate: Certificate | None, entries: Sequence[AuditEntry]) -> None:
-        self._connection.execute(
-            f"INSERT INTO blocks ({BLOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
-            block_row(block, certificate),
-        )
-        self._connection.executemany(_APPEND_ENTRY, [entry_row(entry, block.height) for entry in entries])
+    def _require_next(self, block: Block, certificate: Certificate, after: Totals) -> None:
+        header, head, key = block.header, self._head[0], certificate.key
+        if (header.height, header.parent) != (head.height + 1, head.hash):
+            raise InvariantError(f"block {header.height} does not follow block {head.height} of {self._path}")
+        if (key.phase, key.epoch, key.height, key.block_hash) != (
+            *(Phase.COMMIT, self._totals.members.epoch, header.height),
+            block.hash,
+        ):
+            raise InvariantError(f"block {header.height} comes with a certificate that does not prove it")
+        if (header.audit_size, header.audit_head) != (after.audit_size, after.audit_head):
+            raise InvariantError(f"block {header.height} comes with entries that its header does not name")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -143,21 +148,21 @@ class Store(RecordReading):
             yield
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self._fail(error) from error
+            self._failed = str(error)
+            raise RecordError(
+                f"{self._path} could not be written: {error}. The node stops; check the disk and its space, "
+                "then start it again."
+            ) from error
+        except BaseException as error:
+            self._failed = f"a write broke off: {error!s:.200}"
+            raise
         self.counters.fsyncs += 1
-
-    def _fail(self, error: sqlite3.Error) -> RecordError:
-        self._failed = str(error)
-        return RecordError(
-            f"{self._path} could not be written: {error}. The node stops; check the disk and its space, then "
-            "start it again."
-        )
 
     def _require_usable(self) -> None:
         if self._failed:
-            raise RecordError(f"{self._path} is not usable any more: {self._failed}")
+            raise RecordError(f"{self._path} is not usable any more: {self._failed}. Restart the node.")
 
-    # Opening.
+    # Checking.
 
     def _restore(self) -> None:
         """Check the whole file, and take up where it ends."""
@@ -167,29 +172,21 @@ class Store(RecordReading):
                 f"{self._path} is the record of another cluster than the genesis file names. Put the right "
                 "file there."
             )
-        outcome = self._audit()
-        self._totals, self._head, self._statistics = outcome.totals, outcome.head, outcome.statistics
+        with closing(Auditor(self._connection, self._path, self.genesis)) as auditor:
+            while not auditor.step():
+                pass
+        self._totals, self._head, self._statistics = auditor.totals, auditor.head, auditor.statistics
 
-    def _audit(self) -> Auditor:
-        try:
-            auditor = Auditor(self._connection, self._path, self.genesis)
-            auditor.run()
-        except sqlite3.Error as error:
-            raise RecordDamagedError(f"{self._path} is damaged: {error}") from error
-        return auditor
+    def verification(self) -> Verification:
+        """A check of the whole record as it is on disk, every signature included, in small steps."""
+        return Verification(self, self._connection)
 
     def verify(self) -> str:
-        """Check the stored record again, all of it: what is wrong and where, empty when it is whole."""
-        self._require_usable()
-        try:
-            outcome = self._audit()
-        except RecordDamagedError as error:
-            return str(error)
-        if outcome.totals != self._totals:
-            return (
-                f"{self._path} ends at block {outcome.totals.height}, this node is at {self._totals.height}"
-            )
-        return ""
+        """Check the whole record now: what is wrong and where, empty when it is whole."""
+        with closing(self.verification()) as check:
+            while (problem := check.step()) is None:
+                pass
+        return problem
 
     # What the application asks (`history.History`).
 
@@ -228,6 +225,16 @@ class Store(RecordReading):
     def totals(self) -> Totals:
         """See `History`."""
         return self._totals
+
+    @property
+    def height(self) -> int:
+        """Height of the last block. Below `JournalState.committed_height`, blocks were lost."""
+        return self._totals.height
+
+    @property
+    def path(self) -> Path:
+        """Where the record is."""
+        return self._path
 
     def _finished(self, condition: str, value: object) -> FinishedProposal | None:
         found = self.ask(
@@ -328,3 +335,50 @@ class Store(RecordReading):
         except sqlite3.DatabaseError as error:
             self._failed = str(error)
             raise RecordDamagedError(f"{self._path} cannot be read: {error}") from error
+
+
+class Verification:
+    """A check of a record in steps, between which the record may be read and grow. Close it when done."""
+
+    def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
+        self._store = store
+        self._auditor = Auditor(connection, store.path, store.genesis, signatures=True)
+
+    def step(self) -> str | None:
+        """Check a little more: None while there is more to do, then what is wrong and where, "" for nothing.
+
+        Takes some ten milliseconds (the first step reads all pages of the file). Raises RecordError for a
+        store that is not usable.
+        """
+        self._store._require_usable()
+        try:
+            if not self._auditor.step():
+                return None
+        except RecordDamagedError as error:
+            return str(error)
+        found, own = self._auditor.totals, self._store.totals()
+        if found != own:
+            return f"{self._store.path} ends at block {found.height}, but this node is at {own.height}"
+        return ""
+
+    def close(self) -> None:
+        """Forget what was found."""
+        self._auditor.close()
+
+
+def _begin(connection: sqlite3.Connection, genesis: Genesis) -> None:
+    """The first rows of a new record: the cluster, and block 0."""
+    connection.execute("BEGIN")
+    connection.execute("INSERT INTO meta VALUES ('cluster_id', ?)", (genesis.cluster_id,))
+    _insert(connection, genesis_block(genesis), None, genesis_execution(genesis).entries)
+    connection.execute("COMMIT")
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    block: Block,
+    certificate: Certificate | None,
+    entries: Sequence[AuditEntry],
+) -> None:
+    connection.execute(_APPEND_BLOCK, block_row(block, certificate))
+    connection.executemany(_APPEND_ENTRY, [entry_row(entry, block.height) for entry in entries])
