@@ -240,7 +240,9 @@ def test_without_a_quorum_of_nodes_it_says_so_and_goes_on_by_itself(cluster: Clu
         assert client.get_proposal(first).approved, "reads still work"
         cluster.start_one(gone[0])
         until(
-            lambda: [item.target for item in client.list_proposals() if item.decided].count("agent-kept") == 1,
+            lambda: (
+                [item.target for item in client.list_proposals() if item.decided].count("agent-kept") == 1
+            ),
             "what was kept is decided without being sent again",
         )
         again = client.propose("restrict", "agent-kept", request_id="kept", wait_for_decision=True)

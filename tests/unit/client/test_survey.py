@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from replication.client.model import ClusterStatus, Counters, MemberState
@@ -77,3 +79,25 @@ def test_the_newest_view_counts_unless_a_member_is_preferred() -> None:
 def test_without_answers_there_is_no_picture() -> None:
     with pytest.raises(ValueError, match="at least one"):
         merge({})
+
+
+def test_a_node_that_signs_nothing_does_not_count() -> None:
+    states = [member(name) for name in NODES]
+    answers = {name: answer(name, states) for name in NODES}
+    assert merge(answers).can_decide
+    answers["b"] = replace(answers["b"], muted="its disk was lost")
+    answers["c"] = replace(answers["c"], muted="its disk was lost", suspected="silence")
+    picture = merge(answers)
+    assert not picture.can_decide
+    assert picture.muted == {"b": "its disk was lost", "c": "its disk was lost"}
+    assert picture.suspected == {"c": "silence"}
+
+
+def test_the_newest_epoch_counts_and_who_left_is_left_out() -> None:
+    old = replace(answer("c", [member(name) for name in NODES], 9, "c"), epoch=0)
+    new = {
+        name: replace(answer(name, [member("a"), member("b")], 0, "a"), epoch=1, n=2) for name in ("a", "b")
+    }
+    picture = merge({**new, "c": old})
+    assert (picture.status.epoch, picture.answered) == (1, {"a", "b"})
+    assert picture.all_connected

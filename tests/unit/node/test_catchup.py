@@ -170,16 +170,17 @@ def test_a_peer_that_rested_is_asked_again_and_rests_longer(monkeypatch: pytest.
 
     async def scenario() -> None:
         world = World()
-        world.peers = {"late": refusing}
-        catch_up = world.catch_up()
-        loop = asyncio.get_running_loop()
         tries: list[float] = []
+
+        async def late(from_height: int) -> Page:
+            tries.append(asyncio.get_running_loop().time())
+            raise PeerError("not now")
+
+        world.peers = {"late": late}
+        catch_up = world.catch_up()
         while len(tries) < 3:
-            before = len(world.asked)
             catch_up.behind("late", 8)
             await idle(catch_up)
-            if len(world.asked) > before:
-                tries.append(loop.time())
             await asyncio.sleep(0.001)
         assert tries[1] - tries[0] >= 0.02
         assert tries[2] - tries[1] >= 0.04
@@ -216,6 +217,28 @@ def test_stopping_ends_the_fetch_at_hand() -> None:
         await asyncio.sleep(0)
         await catch_up.stop()
         assert not catch_up.is_running
+        assert world.failures == []
+
+    run(scenario())
+
+
+def test_a_node_that_nobody_tells_looks_by_itself() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.peers = {"idle": empty, "bad": refusing, "ahead": world.honest(8)}
+        catch_up = world.catch_up()
+        for _ in range(4):
+            catch_up.look()
+            catch_up.look()  # one at a time
+            await idle(catch_up)
+        assert world.height >= PAGE
+        assert {peer for peer, _ in world.asked} == {"idle", "bad", "ahead"}
+        assert world.counters.bad_pages == 1, "to have nothing new is no fault"
+        world.asked.clear()
+        for _ in range(2):
+            catch_up.look()
+            await idle(catch_up)
+        assert "bad" not in [peer for peer, _ in world.asked], "it rests"
         assert world.failures == []
 
     run(scenario())
