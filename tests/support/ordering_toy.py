@@ -237,13 +237,10 @@ class Cluster:
 
     def heal(self) -> None:
         """All links are back; members greet each other on them, as on a new connection."""
-        for sender, to in sorted(self.cut):
+        healed, self.cut = sorted(self.cut), set()
+        for sender, to in healed:
             if sender in self.nodes and to in self.nodes and sender != to:
                 self.nodes[sender].carry_out(self.nodes[sender].replica.greet(to, self.now_ms))
-        self.cut.clear()
-        for sender, to in self.links:
-            if sender not in self.nodes or to not in self.nodes:
-                self.links[sender, to].clear()
 
     # Commands.
 
