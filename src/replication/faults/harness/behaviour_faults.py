@@ -15,7 +15,7 @@ from replication.faults.harness.behaviour import Behaviour
 from replication.faults.harness.behaviours import BEHAVIOURS
 from replication.faults.harness.fault import Fault, Kind, Need, NotPossibleError, Planned
 from replication.faults.harness.inside import Armed
-from replication.faults.harness.process_faults import StoppingFault, describe_code
+from replication.faults.harness.process_faults import END_SECONDS, StoppingFault, describe_code
 from replication.faults.harness.scenario import Group
 from replication.node.config import NodeConfig, read_config, write_config
 from replication.node.local.processes import log_tail, spawn_node
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from replication.faults.harness.site import Site
 
 __all__ = ["BEHAVIOUR_FAULTS", "behaviour_fault"]
-
-
-END_SECONDS: Final = 15.0
-"""How long a node that has to stop may take to end its calls and close its files."""
 
 
 class BehaviourFault(StoppingFault):

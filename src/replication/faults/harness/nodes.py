@@ -171,6 +171,19 @@ class NodeUnderTest:
             return None
         return int(words[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
 
+    def log_size(self) -> int:
+        """How long the node's log is now, in bytes."""
+        log = self.home.log
+        return log.stat().st_size if log.exists() else 0
+
+    def log_since(self, size: int) -> str:
+        """What was added to the node's log since it was so long."""
+        if not self.home.log.exists():
+            return ""
+        with self.home.log.open("rb") as file:
+            file.seek(size)
+            return file.read().decode("utf-8", "replace")
+
     async def wait_end(self, seconds: float) -> NodeExit | None:
         """Wait until the process has ended by itself; None if it goes on."""
         before = len(self.exits)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replication.faults.harness.site import Site
 
 __all__ = [
+    "END_SECONDS",
     "OPERATOR_EXIT",
     "PROCESS_FAULTS",
     "LimitFault",
@@ -36,6 +37,12 @@ UP_SECONDS: Final = 30.0
 
 REFUSAL_SECONDS: Final = 30.0
 """How long a process may take to find out that it must not run."""
+
+END_SECONDS: Final = 15.0
+"""How long a node that has to stop may take to end its calls and close its files."""
+
+STOPPING: Final = "msg=stopping"
+"""What a node logs when it begins to stop."""
 
 OPERATOR_EXIT: Final = 8
 """The exit code of `acp` for what a person has to put right."""
@@ -241,16 +248,14 @@ class StartTwice(Fault):
 
 
 class LimitFault(StoppingFault):
-    """A limit of the kernel, lowered for a running process. It may end because of it, and comes back
-    afterwards.
-
-    """
+    """A limit of the kernel, lowered for a running process. It may end because of it, and comes back."""
 
     limit: ClassVar[int]
 
     def __init__(self, planned: Planned, members: tuple[str, ...], site: Site, draw: random.Random) -> None:
         super().__init__(planned, members, site, draw)
         self._ends: dict[str, int] = {}
+        self._log_sizes: dict[str, int] = {}
 
     def used(self, pid: int) -> int:
         """How much of it the process uses now."""
@@ -267,6 +272,7 @@ class LimitFault(StoppingFault):
             if pid is None:
                 raise NotPossibleError(f"{member} does not run")
             node.allow_end(self.who)
+            self._log_sizes[member] = node.log_size()
             used = self.used(pid)
             _, hard = resource.prlimit(pid, self.limit)
             resource.prlimit(pid, self.limit, (used + self.spare(), hard))
@@ -289,6 +295,9 @@ class LimitFault(StoppingFault):
             if pid is not None:
                 _, hard = resource.prlimit(pid, self.limit)
                 resource.prlimit(pid, self.limit, (hard, hard))
+            if STOPPING in node.log_since(self._log_sizes.get(member, 0)):
+                await node.wait_end(END_SECONDS)  # it takes a moment to end its calls
+                await self.observe()
             node.forbid_end(self.who)
             node.start()
             await self.wait_up(member)

@@ -1,0 +1,102 @@
+"""Drills on real clusters: some of the ready ones must pass, and ones made to fail must fail.
+
+The whole library is `acp faults run --all`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replication.cli.main import ExitCode, main
+from replication.faults.harness.history import read_history
+from replication.faults.harness.page import load_run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+
+REPRESENTATIVE = (
+    "coordinator-killed",
+    "coordinator-cut-off",
+    "catch-up-crashes",
+    "network-shapes",
+    "process-crash-promise",
+    "storage-tampered",
+    "voter-amnesia",
+)
+"""One or two of each group, with all ways to break a cluster: signals, proxies, the wrapper, ruined files."""
+
+HEAD = """
+name = "made-to-fail"
+group = "process"
+summary = "It is not meant to pass."
+[workload]
+seconds = 2
+call_seconds = 2
+"""
+
+
+def drill(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, Any]:
+    """Run `acp faults run`; its exit code, and the one run that it reports."""
+    code = main(["faults", "run", *map(str, arguments), "--json"])
+    shown = capsys.readouterr()
+    assert shown.out, shown.err
+    return code, json.loads(shown.out)["runs"][0]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_a_ready_drill_passes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "run"
+    code, run = drill(capsys, name, "--dir", directory)
+    assert (code, run["verdict"], run["reasons"]) == (ExitCode.OK, "passed", [])
+    assert all(fault["took_effect"] for fault in run["faults"])
+    assert all(check["verdict"] == "passed" for check in run["checks"])
+    view = load_run(directory)
+    assert len(read_history((directory / "history.jsonl").read_text().splitlines())) == len(view.operations)
+    assert sorted(path.name for path in (directory / "exports").iterdir()) == [
+        f"node-{number}.jsonl" for number in range(1, 5)
+    ]
+    assert not (directory / "cluster").exists()  # no keys are left behind
+
+
+def test_real_interfaces_where_the_machine_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], not_run: Any
+) -> None:
+    code, run = drill(capsys, "network-cable", "--dir", tmp_path / "run")
+    if run["verdict"] == "not run" and "network namespaces" in run["reasons"][0]:
+        not_run(run["reasons"][0])
+    assert (code, run["verdict"], run["reasons"]) == (ExitCode.OK, "passed", [])
+
+
+def test_a_fault_that_leaves_no_trace_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = tmp_path / "nothing.toml"
+    # Nobody asks for the body of a block here, so that there is nothing to be silent about.
+    fault = '[[faults]]\nkind = "silent"\ntarget = "node-2"\nmessages = ["body"]\n'
+    scenario.write_text(HEAD + fault + "at_seconds = 0.5\nfor_seconds = 1\n")
+    code, run = drill(capsys, scenario, "--dir", tmp_path / "run")
+    assert (code, run["verdict"]) == (ExitCode.CONFLICT, "not run")
+    assert run["reasons"] == ["fault 1 (silent) had no effect that could be seen"]
+
+
+def test_more_dead_nodes_than_may_be_fail_the_drill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = tmp_path / "too-many.toml"
+    fault = '[[faults]]\nkind = "kill"\ntarget = ["node-2", "node-3"]\nat_seconds = 0.5\npermanent = true\n'
+    scenario.write_text(HEAD + fault + "[bounds]\nrecover_seconds = 4\n")
+    code, run = drill(capsys, scenario, "--dir", tmp_path / "run")
+    assert (code, run["verdict"]) == (ExitCode.VERIFICATION, "failed")
+    failed = {check["name"] for check in run["checks"] if check["verdict"] == "failed"}
+    assert failed == {"the cluster goes on, and recovers in time"}
+
+
+def test_a_production_node_is_drilled_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = tmp_path / "plain.toml"
+    fault = '[[faults]]\nkind = "pause"\ntarget = "follower"\nat_seconds = 0.5\nfor_seconds = 1\n'
+    scenario.write_text(HEAD + fault + "[cluster]\nrecord_signatures = false\n")
+    code, run = drill(capsys, scenario, "--dir", tmp_path / "run", "--keep")
+    assert (code, run["verdict"], run["reasons"]) == (ExitCode.OK, "passed", [])
+    assert run["figures"]["signatures_logged"] == 0
+    assert (tmp_path / "run" / "cluster" / "node-1" / "node.log").exists()
