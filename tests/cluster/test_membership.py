@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -183,7 +184,7 @@ def test_four_become_seven_and_four_again_under_load(growing: Growing) -> None:
     with growing.load("node-1", "node-2") as decisions:
         for epoch, member in enumerate(later, start=1):
             growing.add(member)
-            until(lambda member=member, epoch=epoch: growing.follows(member, epoch), f"{member} is in")
+            until(partial(growing.follows, member, epoch), f"{member} is in")
     everybody = tuple(growing.endpoints)
     status = growing.acp("status", "--json")
     assert (status["n"], status["f"], status["commit_quorum"], status["epoch"]) == (7, 2, 5, 3)
@@ -200,7 +201,7 @@ def test_four_become_seven_and_four_again_under_load(growing: Growing) -> None:
         for member in later:
             growing.change("remove", member)
     for member in later:
-        until(lambda member=member: growing.follows(member, 6), f"{member} learns how its epoch ended")
+        until(partial(growing.follows, member, 6), f"{member} learns how its epoch ended")
         state = growing.state(member)
         assert state is not None
         assert "not a member" in state.muted

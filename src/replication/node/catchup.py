@@ -57,6 +57,7 @@ class CatchUp:
         self._wanted = 0
         self._informant = ""
         self._looks = 0
+        self._is_looking = False
         self._resting: dict[str, tuple[float, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -70,7 +71,11 @@ class CatchUp:
         if height <= self._height():
             return
         self._wanted, self._informant = max(self._wanted, height), peer
-        if not self.is_running and self._next_peer() is not None:
+        if self._is_looking and self._task is not None:
+            self._task.cancel()  # it may wait for one that does not answer, and now there is one that knows
+        elif self.is_running:
+            return
+        if self._next_peer() is not None:
             self._task = asyncio.ensure_future(self._run())
             self._task.add_done_callback(self._done)
 
@@ -103,31 +108,46 @@ class CatchUp:
         self._wanted = 0  # what nobody can give may not have been true; the next who is ahead will say so
 
     async def _look(self, peer: str) -> None:
+        """A peer that has nothing, or does not answer, is not to blame: nobody said that it has more."""
         before = self._height()
-        height = await self._fetch_page(peer, may_be_empty=True)
-        if self._height() > before:
+        try:
+            self._is_looking = True
+            async with asyncio.timeout(self._timeout_seconds):
+                page, height = await self._fetch(peer, before + 1)
+        except (TimeoutError, PeerError) as error:
+            _log.debug("looking for more: %s gave no answer: %s", peer, error)
+            page, height = [], 0
+        finally:
+            self._is_looking = False
+        if page:
+            self._counters.pages += 1
+            await self._put_through(peer, page, before)
             self._wanted, self._informant = max(self._wanted, height), peer
         await self._run()
 
-    async def _fetch_page(self, peer: str, *, may_be_empty: bool = False) -> int:
-        """Fetch a page and put it through; the height that the peer says it has, 0 if it gave nothing."""
+    async def _fetch_page(self, peer: str) -> None:
         before = self._height()
-        height = 0
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                page, height = await self._fetch(peer, before + 1)
+                page, _ = await self._fetch(peer, before + 1)
             self._counters.pages += 1
-            await self._deliver(peer, page)
         except TimeoutError:
             self._rest(peer, f"gave no blocks within {self._timeout_seconds:g} s")
         except PeerError as error:
             self._rest(peer, f"{error.reason}: {error}")
         else:
+            await self._put_through(peer, page, before)
+
+    async def _put_through(self, peer: str, page: Page, before: int) -> None:
+        try:
+            await self._deliver(peer, page)
+        except PeerError as error:
+            self._rest(peer, f"{error.reason}: {error}")
+        else:
             if self._height() > before:
                 self._resting.pop(peer, None)
-            elif not may_be_empty or page:
+            else:
                 self._rest(peer, f"has nothing above block {before}")
-        return height
 
     def _rest(self, peer: str, problem: str) -> None:
         """Leave a peer alone for a while."""

@@ -233,12 +233,24 @@ def test_a_node_that_nobody_tells_looks_by_itself() -> None:
             await idle(catch_up)
         assert world.height >= PAGE
         assert {peer for peer, _ in world.asked} == {"idle", "bad", "ahead"}
-        assert world.counters.bad_pages == 1, "to have nothing new is no fault"
-        world.asked.clear()
-        for _ in range(2):
-            catch_up.look()
-            await idle(catch_up)
-        assert "bad" not in [peer for peer, _ in world.asked], "it rests"
+        assert world.counters.bad_pages == 0, "nobody had said that there is more"
         assert world.failures == []
+
+    run(scenario())
+
+
+def test_word_of_more_ends_a_look_that_hangs() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.peers = {"asleep": silent}
+        catch_up = world.catch_up()
+        catch_up.look()
+        await asyncio.sleep(0.01)
+        assert catch_up.is_running
+        world.peers["ahead"] = world.honest(8)
+        catch_up.behind("ahead", 8)
+        await idle(catch_up)
+        assert world.height == 8
+        await catch_up.stop()
 
     run(scenario())
