@@ -222,9 +222,23 @@ class ReplicaCore(Generic[E_]):
 
     def _keep_body(self, block: Block) -> None:
         """A block that may become locked must never be nowhere."""
-        if block.hash not in self._bodies:
-            self._bodies[block.hash] = block
-            self._out.persist.append(SaveBody(block))
+        if block.hash in self._bodies:
+            return
+        self._bodies[block.hash] = block
+        self._out.persist.append(SaveBody(block))
+        if len(self._bodies) > limits.MAX_BODIES:
+            del self._bodies[next(key for key in self._bodies if key not in self._wanted_bodies(block))]
+
+    def _wanted_bodies(self, newest: Block) -> set[bytes]:
+        """Hashes of the blocks that must stay, however many views go by."""
+        lock, candidate, floor = self._signer.state.lock, self._candidate, self._floor
+        wanted = {
+            newest.hash,
+            None if lock is None else lock.key.block_hash,
+            None if candidate is None else candidate.block.hash,
+            None if floor is None else floor.block_hash,
+        }
+        return {key for key in wanted if key is not None}
 
     @staticmethod
     def _matches(header: BlockHeader, execution: E_) -> bool:

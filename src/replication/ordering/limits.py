@@ -11,6 +11,7 @@ __all__ = [
     "MAX_BLOCK_AGE_MS",
     "MAX_BLOCK_BYTES",
     "MAX_BLOCK_COMMANDS",
+    "MAX_BODIES",
     "MAX_CLOCK_AHEAD_MS",
     "MAX_COMMAND_BYTES",
     "MAX_PENDING_BYTES_PER_MEMBER",
@@ -26,6 +27,10 @@ MAX_BLOCK_BYTES: Final = 2 * 1024 * 1024
 
 MAX_BLOCK_COMMANDS: Final = 4096
 """Bounds the time that checking one block can take."""
+
+MAX_BODIES: Final = 16
+"""Bodies of one height that are kept, each prepared in a view of its own. One that turns out to be certified
+after so many later views is fetched from whoever shows the certificate."""
 
 MAX_PENDING_PER_MEMBER: Final = 8192
 """Commands of one member that may wait; a member that floods fills only its own share."""

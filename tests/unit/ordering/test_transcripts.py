@@ -1,7 +1,7 @@
 """Scenarios as transcripts (see tests/support/ordering_transcript.py for their language).
 
-Each quotes the sentence of the protocol that it checks. To write the expected parts anew, after a look at what
-changed: REWRITE_TRANSCRIPTS=1 pytest tests/unit/ordering/test_transcripts.py
+Each quotes the sentence of the protocol that it checks. To write the expected parts anew, after a look at
+what changed: REWRITE_TRANSCRIPTS=1 pytest tests/unit/ordering/test_transcripts.py
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from tests.support.ordering_transcript import Interpreter, split_steps
 
 FOLDER = Path(__file__).with_name("transcripts")
