@@ -17,6 +17,7 @@ from replication.cli.main import ExitCode, main
 from replication.errors import OperatorError
 from replication.identity.genesis import load_genesis
 from replication.identity.keys import SigningKey
+from replication.identity.members import admit_member_key
 from replication.identity.roles import Role
 from replication.identity.tls import check_certificate
 from replication.node.config import read_config
@@ -26,6 +27,7 @@ from replication.node.local.provision import (
     CLIENT_ROLES,
     ClusterPlanError,
     PolicyChoice,
+    add_home,
     node_homes,
     pick_free_ports,
     plan_addresses,
@@ -235,3 +237,22 @@ def test_incidents_are_read_strictly(tmp_path: Path, line: str, words: str) -> N
 def test_the_example_incidents_are_read() -> None:
     file = Path(__file__).parents[2] / "deploy" / "examples" / "incidents.jsonl"
     assert len(load_incidents(file)) >= 20
+
+
+def test_a_home_for_a_member_to_be(tmp_path: Path) -> None:
+    genesis = provision_cluster(tmp_path / "cluster", nodes=2)
+    home = tmp_path / "cluster" / "node-3"
+    public_key, proof = add_home(tmp_path / "cluster", home, "node-3", "127.0.0.1:7003")
+    checked = check_home(home)
+    assert (checked.config.id, checked.config.joins) == ("node-3", True)
+    assert checked.signing_key.public_key == public_key
+    admit_member_key("node-3", public_key, genesis.nonce, proof)
+    assert node_homes(tmp_path / "cluster")[-1] == home
+    with pytest.raises(OperatorError, match="exists"):
+        add_home(tmp_path / "cluster", home, "node-3", "127.0.0.1:7003")
+    with pytest.raises(ClusterPlanError, match="cannot be a member's id"):
+        add_home(tmp_path / "cluster", tmp_path / "x", "node 3", "127.0.0.1:7003")
+    (tmp_path / "cluster" / "ca" / "ca.key").unlink()
+    with pytest.raises(OperatorError):
+        add_home(tmp_path / "cluster", tmp_path / "y", "node-4", "127.0.0.1:7004")
+    assert not (tmp_path / "y").exists()
