@@ -5,7 +5,13 @@ The whole library is `acp faults run --all`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +106,48 @@ def test_a_production_node_is_drilled_as_it_is(tmp_path: Path, capsys: pytest.Ca
     assert (code, run["verdict"], run["reasons"]) == (ExitCode.OK, "passed", [])
     assert run["figures"]["signatures_logged"] == 0
     assert (tmp_path / "run" / "cluster" / "node-1" / "node.log").exists()
+
+
+def nodes_of(directory: Path) -> list[int]:
+    """The processes whose command line names a home below this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if f"{directory}/cluster/node-".encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "code"),
+    [
+        ("coordinator-killed", signal.SIGTERM, ExitCode.INTERRUPTED),
+        ("network-cable", signal.SIGINT, ExitCode.INTERRUPTED),
+        ("coordinator-killed", signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_drill_that_is_interrupted_leaves_no_process_behind(
+    name: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    command = [sys.executable, "-m", "replication.cli", "faults", "run", name, "--dir", str(directory)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        until(lambda: len(nodes_of(directory)) == 4 or child.poll() is not None)
+        if child.poll() is not None and name == "network-cable":
+            return  # this machine has no namespaces to be interrupted in
+        child.send_signal(number)
+        child.communicate(timeout=60)
+        assert child.returncode == code
+        until(lambda: not nodes_of(directory))
+    finally:
+        child.kill()
+        child.wait()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -161,6 +162,7 @@ class ClusterUnderTest:
             return [sys.executable, "-m", "replication.cli", "node", "--home", str(home.resolve())]
         command = [sys.executable, "-m", "replication.faults.harness.node_with_faults"]
         command += ["--home", str(home.resolve()), "--inside", str(inside.path.resolve())]
+        command += ["--drill", str(os.getpid())]
         for name in self._behaviours:
             command += ["--behaviour", name]
         return command

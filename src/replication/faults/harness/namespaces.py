@@ -29,7 +29,7 @@ SUBNET: Final = "10.77.0"
 
 PORT: Final = 7001
 TOOL_SECONDS: Final = 10.0
-_TOOLS: Final = ("ip", "unshare", "nsenter", "sleep")
+_TOOLS: Final = ("ip", "unshare", "nsenter", "cat")
 
 
 def fresh_network_command() -> list[str]:
@@ -126,10 +126,11 @@ class Namespaces:
         return link["stats64"]["tx"]["bytes"], link["stats64"]["rx"]["bytes"]
 
     def _make(self, number: int, address: str) -> _Place:
-        # The keeper prints once it is in its namespace; before, the cable would be put into ours.
+        # The keeper prints once it is in its namespace; before, the cable would be put into ours. It lives
+        # for as long as our end of its standard input, so that it cannot outlive us.
         keeper = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo; exec sleep infinity"],  # noqa: S607
-            stdin=subprocess.DEVNULL,
+            ["unshare", "--net", "sh", "-c", "echo; exec cat"],  # noqa: S607
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         if keeper.stdout is not None:
