@@ -118,7 +118,8 @@ def _is_plain(value: Any, depth: int) -> bool:
         _require_depth(depth)
         plain = kind is list or kind is tuple
         for child in value:
-            plain = _is_plain(child, depth - 1) and plain
+            if type(child) not in _ALWAYS_PLAIN and not _is_plain(child, depth - 1):
+                plain = False
         return plain
     return False
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from replication.consensus.chain import make_entry
 from replication.consensus.model import AuditEntry, ProposalStatus, VoteValue
 from replication.identity.genesis import Genesis, Rules
 from replication.identity.members import MemberSet
@@ -34,6 +33,7 @@ from .commands import (
     ReceiptCommand,
     RejoinCommand,
 )
+from .entries import new_entry
 from .evidence_json import parse_evidence
 from .history import (
     FinishedProposal,
@@ -387,7 +387,7 @@ class _Draft:
     # Means.
 
     def _add(self, event_type: str, proposal_id: str, actor: str, data: Mapping[str, Any]) -> AuditEntry:
-        entry = make_entry(self._size, event_type, proposal_id, actor, data, self._timestamp, self._head)
+        entry = new_entry(self._size, event_type, proposal_id, actor, data, self._timestamp, self._head)
         self.entries.append(entry)
         self._size, self._head = self._size + 1, entry.hash
         return entry
