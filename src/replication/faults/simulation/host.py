@@ -65,6 +65,7 @@ class Host:
         self.clock_step_ms = 0
         self.down = True
         self.gone = False
+        self.was_restored = False
         self.paused_until_us = 0
         self.told_height = 0
         self._incarnation = 0
@@ -155,6 +156,7 @@ class Host:
         """Somebody puts the copies back: the record too, or the journal alone."""
         if self.backup is not None and not self.gone:
             self.crash("restored backup")
+            self.was_restored = True
             self.disk.roll_back(self.backup, blocks_too=blocks_too)
             self.told_height = 0
 
