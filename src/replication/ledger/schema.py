@@ -129,7 +129,11 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=1,
         )
     except sqlite3.Error as error:
         raise RecordError(f"{path} cannot be opened: {error}. Check the folder and its owner.") from error
