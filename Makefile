@@ -20,8 +20,8 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PIP_FLAGS := -qq --disable-pip-version-check
 
-# Two workers: the tests are meant for small machines. Those marked `cluster` all go to one of them (tests/conftest.py).
-PARALLEL := -n 2 --dist loadgroup
+# Two workers: the tests are meant for small machines. Those of tests/cluster all go to one of them (tests/conftest.py).
+PARALLEL := -n 2 --dist loadscope
 PYTEST = $(BIN)/python -m pytest $(PARALLEL)
 PYTEST_FLAGS ?=
 # What depends on the Python version and the dependencies, not on the tree.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -47,12 +47,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"hypothesis profile {_PROFILE!r}, seed {seed} (again: --hypothesis-seed={seed})"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Send all cluster tests to one worker."""
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send all cluster tests to one worker, and every other test to whichever is free.
+
+    By folder, since the groups of pytest-xdist 3.8 (`--dist loadgroup`) do nothing under pytest 9.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # ships no types
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # of an untyped class
+        def _split_scope(self, nodeid: str) -> str:
+            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture
