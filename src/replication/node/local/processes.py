@@ -52,14 +52,26 @@ def read_pid(home: Path) -> int | None:
 
 def is_node_of(pid: int, home: Path) -> bool:
     """Whether process `pid` is alive (no zombie) and was started as the node of `home`."""
+    return _is_alive(pid) and _names(_command_line(pid), pid, home)
+
+
+def _command_line(pid: int) -> bytes:
+    """The command line of a process; empty when it is about to end, or is gone."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _names(command_line: bytes, pid: int, home: Path) -> bool:
+    """Whether a process with this command line was started as the node of `home`."""
+    arguments = [os.fsdecode(word).removeprefix("--home=") for word in command_line.split(b"\0")[1:] if word]
+    try:
         base = Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
-        return False
+        base = Path("/")
     wanted = home.resolve()
-    arguments = [os.fsdecode(word).removeprefix("--home=") for word in words if word]
-    return _is_alive(pid) and any(base.joinpath(item).resolve() == wanted for item in arguments[1:])
+    return any(base.joinpath(item).resolve() == wanted for item in arguments)
 
 
 def _is_alive(pid: int) -> bool:
@@ -76,10 +88,8 @@ def _has_ended(pid: int, home: Path) -> bool:
     counts."""
     if not _is_alive(pid):
         return True
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes()) and not is_node_of(pid, home)
-    except OSError:
-        return True
+    command_line = _command_line(pid)
+    return bool(command_line) and not _names(command_line, pid, home)
 
 
 def running_pid(home: Path) -> int | None:
@@ -148,6 +158,8 @@ class LocalCluster:
     def stop(self, report: Callable[[str], None] = lambda text: None) -> None:
         """Stop all children and wait until they are gone."""
         stop_pids(self.pids(), reap=self._reap, report=report)
+        for child in self.children.values():
+            child.wait()  # it has ended, or is about to: its exit code is wanted
 
     def _reap(self) -> None:
         for child in self.children.values():
