@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replication.ledger.store import Store
 from tests.support.node_genesis import Always, make_genesis
 
 from replication.consensus.canonical import canonical_json
@@ -32,6 +31,7 @@ from replication.ledger.application import VotingApplication
 from replication.ledger.commands import BallotCommand, decode_command, make_proposal
 from replication.ledger.journal import SignJournal
 from replication.ledger.outcomes import Outcome
+from replication.ledger.store import Store
 from replication.node import wire
 from replication.node.driver import Driver, DriverSettings
 from replication.node.policies import Policy
