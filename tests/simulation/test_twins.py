@@ -31,9 +31,7 @@ def test_every_canonical_scenario() -> None:
             total.add(report)
     seconds = time.perf_counter() - began
     rate = total.scenarios / seconds
-    print(
-        f"{total.scenarios} scenarios in {seconds:.0f} s, {rate:.0f} a second, {total.commits} blocks"
-    )
+    print(f"{total.scenarios} scenarios in {seconds:.0f} s, {rate:.0f} a second, {total.commits} blocks")
     assert total.failures == []
     assert total.scenarios >= EXPECTED_SCENARIOS
     assert total.commits > total.scenarios, "scenarios in which nothing is committed show little"
