@@ -436,9 +436,7 @@ class Cluster:
         chosen = [node for node in (nodes or self.nodes) if node.is_up]
         while True:
             await eventually(lambda: len({node.height for node in chosen}) == 1)
-            heads = {(await node.driver.read(lambda store: store.head()))[0].height: node for node in chosen}
-            if len(heads) == 1:
-                break
-        hashes = {(await node.driver.read(lambda store: store.head()))[0].hash for node in chosen}
-        assert len(hashes) == 1
-        return chosen[0].height
+            heads = [(await node.driver.read(lambda store: store.head()))[0] for node in chosen]
+            if len({head.height for head in heads}) == 1:  # else a block came while they were asked
+                assert len({head.hash for head in heads}) == 1
+                return heads[0].height
