@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from replication.faults.harness.cluster import pace_of
 from replication.faults.harness.nodes import NodeExit, NodeUnderTest
+from replication.faults.harness.scenario import Bounds
 
 SOON = 5.0
 
@@ -135,3 +137,21 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SOON):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nodes", "cores", "pace"),
+    [
+        (3.0, 4, 2, 1.0),
+        (4.5, 4, 2, 1.0),
+        (9.0, 4, 2, 2.0),
+        (9.0, 8, 4, 2.0),
+        (12.0, 7, 1, 1.0),
+        (999.0, 4, 2, 10.0),
+    ],
+)
+def test_a_busy_machine_gets_more_time(seconds: float, nodes: int, cores: int, pace: float) -> None:
+    assert pace_of(seconds, nodes, cores) == pytest.approx(pace)
+    bounds = Bounds(recover_seconds=5.0, stall_seconds=2.0).stretched(pace)
+    assert (bounds.recover_seconds, bounds.stall_seconds) == (5.0 * pace, 2.0 * pace)
+    assert Bounds().stretched(3.0).stall_seconds is None

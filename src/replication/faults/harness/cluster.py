@@ -28,10 +28,16 @@ from replication.identity.genesis import Genesis
 from replication.node.config import Timing, read_config, write_config
 from replication.node.local.provision import PolicyChoice, provision_cluster
 
-__all__ = ["ClusterUnderTest"]
+__all__ = ["ClusterUnderTest", "pace_of"]
 
-READY_SECONDS: Final = 60.0
+READY_SECONDS: Final = 120.0
 """Nodes of a large drill share few cores, and each has to import everything first."""
+
+START_CPU_SECONDS: Final = 1.5
+FIRST_SECONDS: Final = 1.5
+"""A node takes so much work until it answers; the connections between nodes take about so long besides."""
+
+LONGEST_PACE: Final = 10.0
 
 POLICY_RULES: Final[Mapping[str, str]] = {
     "approve": '[[rule]]\nwhen = "true"\nvote = "approve"\nreason = "drill"\n',
@@ -115,10 +121,12 @@ class ClusterUnderTest:
         self._stack.push_async_callback(observer.disconnect)
         self._stack.push_async_callback(_stop_all, nodes)
         self.site = Site(self.directory, members, nodes, observer, links, networks)
+        began = time.monotonic()
         for node in nodes.values():
             node.start()
         await wait_until_ready(observer.handle, self._require_alive, READY_SECONDS)
         self.site.began = time.monotonic()
+        self.site.pace = pace_of(self.site.began - began, plan.nodes)
 
     def _policy(self, name: str) -> PolicyChoice:
         if name == "manual":
@@ -175,6 +183,16 @@ class ClusterUnderTest:
                     f"{ended.member} ended with code {ended.code} while the cluster was starting. "
                     f"Its log ends with:\n{ended.words}"
                 )
+
+
+def pace_of(start_seconds: float, nodes: int, cores: int | None = None) -> float:
+    """How much longer than on an idle machine things take on this one, from how long the nodes took to start.
+
+    Bounds in seconds mean an idle machine: on one that is busy with other things, nothing can be said about
+    the cluster from the time that something takes. So they are stretched by this, and the report says so.
+    """
+    idle_seconds = FIRST_SECONDS + START_CPU_SECONDS * nodes / (cores or os.cpu_count() or 1)
+    return min(max(start_seconds / idle_seconds, 1.0), LONGEST_PACE)
 
 
 async def _stop_all(nodes: Mapping[str, NodeUnderTest]) -> None:

@@ -172,7 +172,8 @@ class _Run:
                     await imposer.close()
         self._watcher.stage("checking")
         checks = await asyncio.to_thread(run_checks, material)
-        return checks, imposer.logs, _figures(material, sampler)
+        figures = _figures(material, sampler) | {"pace": round(cluster.site.pace, 2)}
+        return checks, imposer.logs, figures
 
     def tidy(self, keep: bool) -> None:
         """Keep the nodes' logs; remove the cluster's own files, keys and all, unless they are to be kept."""
@@ -200,12 +201,13 @@ class _Run:
             await imposer.heal()
             healed_ms = history.now_ms()
             self._watcher.stage("healed; waiting for the recovery")
-            await self._recover(history, healed_ms)
+            await self._recover(history, healed_ms, site.pace)
             await workload.stop()
             if workload.crashes:
                 raise workload.crashes[0]
             expected = [member for member in site.members if member not in imposer.abandoned()]
-            settled = await wait_for_one_record(site.observer, expected, bounds.recover_seconds)
+            recover_seconds = bounds.recover_seconds * site.pace
+            settled = await wait_for_one_record(site.observer, expected, recover_seconds)
             end_ms = history.now_ms() if settled else None
         finally:
             broken = background.done() and not background.cancelled()
@@ -226,11 +228,11 @@ class _Run:
             self._watcher.tick(cluster.site.now_ms(), counter.count(), list(imposer.active.values()))
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _recover(self, history: History, healed_ms: float) -> None:
+    async def _recover(self, history: History, healed_ms: float, pace: float) -> None:
         """Go on with the load until enough was decided after the healing, or the time is up."""
         bounds = self._scenario.bounds
         counter = _DecisionCounter(history.operations, since_ms=healed_ms)
-        while history.now_ms() < healed_ms + bounds.recover_seconds * 1000:
+        while history.now_ms() < healed_ms + bounds.recover_seconds * pace * 1000:
             if counter.count() >= bounds.decisions_after_healing:
                 return
             await asyncio.sleep(TICK_SECONDS)
@@ -258,7 +260,7 @@ class _Run:
             genesis=cluster.genesis,
             operations=history.operations,
             records=gathered.records,
-            bounds=self._scenario.bounds,
+            bounds=self._scenario.bounds.stretched(cluster.site.pace),
             healed_ms=healed_ms,
             end_ms=end_ms,
             missing=gathered.missing,

@@ -17,6 +17,7 @@ from replication.ledger.verify import VerificationError
 __all__ = ["Gathered", "gather", "wait_for_one_record"]
 
 POLL_SECONDS: Final = 0.1
+SURVEY_SECONDS: Final = 3.0
 EXPORT_SECONDS: Final = 60.0
 CERTIFICATES: Final = 12
 """How many decisions are proven at the end, spread over the record, each by another node."""
@@ -35,7 +36,7 @@ async def wait_for_one_record(client: AsyncClient, members: Collection[str], sec
     """Wait until all of `members` answer and have one and the same record; False when the time is up."""
     give_up = time.monotonic() + seconds
     while True:
-        answers = await client.survey(timeout_seconds=1.0)
+        answers = await client.survey(timeout_seconds=SURVEY_SECONDS)
         if set(members) <= set(answers):
             picture = merge({member: answers[member] for member in members})
             if picture.settled:

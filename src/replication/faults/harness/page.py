@@ -100,6 +100,7 @@ def _section(run: RunView) -> str:
         "p99": _milliseconds(figures.get("latency_p99_ms")),
         "view changes": figures.get("view_changes"),
         "height": figures.get("height"),
+        "pace": figures.get("pace"),
         "one record after healing": _milliseconds(figures.get("one_record_after_healing_ms")),
         "took": f"{result.seconds:.1f} s",
     }

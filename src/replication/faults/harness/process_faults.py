@@ -80,8 +80,9 @@ class StoppingFault(Fault):
 
         """
         node = self.site.nodes[member]
-        begin = time.monotonic()
-        while time.monotonic() < begin + seconds:
+        limit = seconds * self.site.pace
+        give_up = time.monotonic() + limit
+        while time.monotonic() < give_up:
             node.notice_end()
             if node.is_held or node.paused or (node.pid is None and node.may_be_down):
                 return True  # another fault has it
@@ -92,7 +93,7 @@ class StoppingFault(Fault):
                 self.effect(f"{member}: answers again after its start")
                 return True
             await asyncio.sleep(0.05)
-        self.violation(f"{member} does not answer {seconds:g} s after its start")
+        self.violation(f"{member} does not answer {limit:.0f} s after its start")
         return False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -132,6 +132,11 @@ class Bounds:
     stall_seconds: float | None = None
     view_changes: tuple[int, int | None] = (0, None)
     innocent: bool = False
+
+    def stretched(self, pace: float) -> Bounds:
+        """The same bounds on a machine where everything takes so much longer."""
+        stall = None if self.stall_seconds is None else self.stall_seconds * pace
+        return replace(self, recover_seconds=self.recover_seconds * pace, stall_seconds=stall)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ LOOK_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Site:
-    """A cluster under test.
+    """A cluster under test. `pace` is how much longer than on an idle machine things take here, 1 at least.
 
     `observer` is a client that only looks. `links` and `namespaces` are there only if the scenario needs
     them. `began` is when the load started, by the monotonic clock."""
@@ -36,6 +36,7 @@ class Site:
     links: Links | None = None
     namespaces: Namespaces | None = None
     began: float = field(default_factory=time.monotonic)
+    pace: float = 1.0
     _coordinator: str = ""
 
     def now_ms(self) -> int:
@@ -56,12 +57,12 @@ class Site:
 
     async def coordinator(self) -> str:
         """The coordinator of the highest view that anybody knows of; the last known one if nobody answers."""
-        answers = await self.observer.survey(timeout_seconds=LOOK_SECONDS)
+        answers = await self.observer.survey(timeout_seconds=LOOK_SECONDS * self.pace)
         if answers:
             self._coordinator = merge(answers).status.coordinator
         return self._coordinator or self.members[0]
 
     async def look(self, member: str) -> ClusterStatus | None:
         """What a member says of itself; None if it does not answer soon."""
-        answers = await self.observer.survey(timeout_seconds=LOOK_SECONDS)
+        answers = await self.observer.survey(timeout_seconds=LOOK_SECONDS * self.pace)
         return answers.get(member)

@@ -121,7 +121,8 @@ class DamageFault(StoppingFault):
     async def _judge(self, member: str) -> None:
         """Wait until the node has refused or answers, and hold that against what the scenario expects."""
         node, expected = self.site.nodes[member], self.planned.settings.get("expect", "refuse")
-        give_up = time.monotonic() + UP_SECONDS
+        limit = UP_SECONDS * self.site.pace
+        give_up = time.monotonic() + limit
         while time.monotonic() < give_up:
             node.notice_end()
             if node.pid is None and node.exits:
@@ -133,7 +134,7 @@ class DamageFault(StoppingFault):
                     self.violation(f"{member} started, although {self.planned.kind} has to be refused")
                 return
             await asyncio.sleep(0.05)
-        self.violation(f"{member} neither refused nor answered within {UP_SECONDS:g} s")
+        self.violation(f"{member} neither refused nor answered within {limit:.0f} s")
 
     def _judge_refusal(self, member: str, code: int, words: str, expected: str) -> None:
         self._refused.add(member)
