@@ -24,6 +24,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 PARALLEL := -n 2 --dist loadscope
 PYTEST = $(BIN)/python -m pytest $(PARALLEL)
 PYTEST_FLAGS ?=
+DRILLS := tests/cluster/test_faults_drills.py
 # What depends on the Python version and the dependencies, not on the tree.
 UNIT_TESTS = python -m pytest $(PARALLEL) tests/unit --ignore=tests/unit/test_project.py $(PYTEST_FLAGS)
 BENCH_SECONDS ?= 5
@@ -47,13 +48,14 @@ help: ## list the targets
 run: $(READY) ## set up everything and run a small cluster that decides a few proposals
 	$(BIN)/acp demo
 
-test: $(READY) ## all tests but the simulations (PYTEST_FLAGS='-m "not cluster"' for a faster round)
-	$(PYTEST) --ignore=tests/simulation $(PYTEST_FLAGS)
+test: $(READY) ## all tests but simulations and drills (PYTEST_FLAGS='-m "not cluster"' for a faster round)
+	$(PYTEST) --ignore=tests/simulation --ignore=$(DRILLS) $(PYTEST_FLAGS)
 
 simulate: $(READY) ## thousands of simulated clusters with faults, all twins scenarios, seeded bugs that must be caught
 	$(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
 
-drill: $(READY) ## every fault scenario of deploy/faults once, on clusters of real processes
+drill: $(READY) ## every fault scenario of deploy/faults once, on clusters of real processes, and drills that must fail
+	$(PYTEST) $(DRILLS) $(PYTEST_FLAGS)
 	$(BIN)/acp faults run --all
 
 lint: $(READY) proto-check ## style, format, purity of the cores, import layers, freshness of generated code
