@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,10 +118,10 @@ class Auditor:
         while not self._take_in():
             pass
         first, last = self._compared + 1, self._compared + _STEP_PROPOSALS
-        stored, replayed = self._stored.rows(first, last), self._replayed.rows(first, last)
-        if stored != replayed:
-            wrong = [*sorted(set(replayed) - set(stored), key=repr), *(set(stored) - set(replayed))]
-            raise self._damage(f"row {wrong[0][:2]} is not what the entries say")
+        pairs = zip_longest(self._stored.rows(first, last), self._replayed.rows(first, last))
+        for stored, replayed in pairs:
+            if stored != replayed:
+                raise self._damage(f"row {(stored or replayed)[:2]} is not what the entries say")
         self._compared = last
         if last < self.totals.proposals:
             return False

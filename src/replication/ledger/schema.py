@@ -75,10 +75,8 @@ class RecordDamagedError(StorageError):
 
 def damaged(path: Path, problem: object) -> RecordDamagedError:
     """The error for a record that is not what was written, with what to do about it."""
-    # SQLite's own messages quote what they found, raw and at any length.
-    shown = "".join(letter if letter.isprintable() else "?" for letter in str(problem)[:300])
     return RecordDamagedError(
-        f"{path} is damaged: {shown}. Move it away, with what begins with its name, and start the node "
+        f"{path} is damaged: {problem}. Move it away, with what begins with its name, and start the node "
         "again: it fetches the record from the others. Look for what is wrong with the disk."
     )
 
