@@ -28,6 +28,7 @@ from replication.ledger.commands import (
 from replication.ledger.history import OpenProposal
 from replication.ledger.outcomes import Outcome
 from replication.node.driver import (
+    DriverSettings,
     NodeStoppingError,
     NoQuorumError,
     NotSigningError,
@@ -241,7 +242,7 @@ def test_a_burst_is_written_together(tmp_path: Path) -> None:
             await all_decided(cluster, outcomes[-1].proposal_id)
             await cluster.level()
             for node, count in zip(cluster.nodes, before, strict=True):
-                assert node.watch.writes - count < 60
+                assert node.watch.writes - count < 100  # four for each proposal, if each went alone
 
     run(scenario())
 
@@ -321,8 +322,10 @@ def test_a_silent_coordinator_is_replaced_and_catches_up(tmp_path: Path) -> None
 
 
 def test_without_a_quorum_callers_are_told_and_the_command_is_kept(tmp_path: Path) -> None:
+    settings = DriverSettings(contact_ms=1_000, no_quorum_after_ms=500)
+
     async def scenario() -> None:
-        async with Cluster(tmp_path) as cluster:
+        async with Cluster(tmp_path, settings=settings) as cluster:
             node = cluster[1]
             cluster.network.isolate("node-0", "node-1")
             await eventually(lambda: not node.driver.can_progress)
@@ -331,9 +334,10 @@ def test_without_a_quorum_callers_are_told_and_the_command_is_kept(tmp_path: Pat
             with pytest.raises(NoQuorumError, match="1 of the 3 other nodes"):
                 await node.driver.submit(command)
             cluster.network.heal()
+            await eventually(lambda: node.driver.can_progress)
+            await all_decided(cluster, "prop-0001")
             outcome = await node.driver.submit(command)
             assert (outcome.accepted, outcome.proposal_id) == (True, "prop-0001")
-            assert node.driver.can_progress
 
     run(scenario())
 
