@@ -5,6 +5,7 @@
 time, holds
   only commands that are valid, and does what its header says when it is executed once more (A2, A3);
 * durability: what was told is still there after a restart (A4);
+* belief: what a correct member locks on, and what it enters a view by, is signed by Q members and proven;
 * one signature: no correct member lets out two statements of which it may make only one, nor one that is not
   durable yet (A5);
 * record: all applications are at one head (A6);
@@ -34,6 +35,7 @@ from replication.ordering.messages import (
 )
 from replication.ordering.signing import SignState
 from replication.ordering.statements import Phase, Signed, Statement, StatementKey, Timeout
+from replication.ordering.timeouts import TimeoutCertificate
 
 if TYPE_CHECKING:
     from replication.faults.simulation.host import Host
@@ -64,6 +66,10 @@ class Checkers:
         self._members: list[MemberSet] = []
         self._proven: set[tuple[int, Certificate]] = set()
         self._spoken: dict[str, _Spoken] = {}
+        self._believed: set[tuple[StatementKey, tuple[tuple[str, bytes], ...]]] = set()
+        self._openings: set[TimeoutCertificate] = set()
+        self._epochs: dict[int, MemberSet] = {0: self._application.members}
+        self._cluster_id = world.kit.cluster_id
         self._latest_clock_ms = 0
 
     @property
@@ -145,6 +151,7 @@ class Checkers:
         if claimed != (execution.audit_size, execution.audit_head, execution.entries_root):
             self._violate("validity", f"{where} claims another outcome than its commands have")
         application.commit(execution)
+        self._epochs.setdefault(application.members.epoch, application.members)
         self._members.append(members)
         self.chain.append(block)
         self.certificate_views.append(certificate.key.view)
@@ -157,8 +164,7 @@ class Checkers:
     def _check_certificate(self, host: Host, block: Block, certificate: Certificate) -> None:
         where = f"certificate of {host.endpoint} for height {block.height}"
         key, members = certificate.key, self._members[block.height - 1]
-        n = members.n
-        quorum = (n + (n - 1) // 3) // 2 + 1
+        quorum = _quorum(members.n)
         wanted = (Phase.COMMIT, members.epoch, block.height, block.hash)
         if (key.phase, key.epoch, key.height, key.block_hash) != wanted:
             self._violate("validity", f"{where} is about something else: {key}")
@@ -177,8 +183,14 @@ class Checkers:
     def promised(self, host: Host, before: SignState, after: SignState) -> None:
         """A5: promises only grow within an epoch and an incarnation. Called for each sign state that a
         correct member makes durable."""
-        if host.is_faulty or (after.epoch, after.nonce) != (before.epoch, before.nonce):
-            if not host.is_faulty and after.epoch < before.epoch:
+        if host.is_faulty:
+            return
+        if after.lock is not None and after.lock is not before.lock:
+            self._check_proof(host, "lock", after.lock.key, after.lock.signatures, Phase.PREPARE)
+        if after.opened is not None and after.opened is not before.opened:
+            self._check_opening(host, after.opened)
+        if (after.epoch, after.nonce) != (before.epoch, before.nonce):
+            if after.epoch < before.epoch:
                 self._violate("one signature", f"{host.endpoint} goes back from epoch {before.epoch}")
             return
         for phase in Phase:
@@ -200,6 +212,75 @@ class Checkers:
             return
         if kept is None or kept.key.height < lock.key.height or kept.key.view < lock.key.view:
             self._violate("one signature", f"{host.endpoint} forgets its lock {_short(lock.key)}")
+
+    def _check_proof(
+        self,
+        host: Host,
+        what: str,
+        key: StatementKey,
+        signatures: tuple[tuple[str, bytes], ...],
+        phase: Phase,
+    ) -> None:
+        """What a correct member believes must be signed by Q members of its epoch."""
+        if (key, signatures) in self._believed:
+            return
+        self._believed.add((key, signatures))
+        members = self._members_of(key.epoch)
+        if members is None:
+            return  # of an epoch that nobody has told of yet
+        signers = {signer for signer, _ in signatures}
+        if key.phase is not phase or len(signers) < len(signatures) or len(signers) < _quorum(members.n):
+            self._violate("belief", f"{host.endpoint}: {what} {_short(key)} has {len(signers)} signers")
+        for signer, signature in signatures:
+            if not self._is_authentic(members, signer, signature, key.sign_bytes(self._cluster_id, signer)):
+                self._violate("belief", f"{host.endpoint}: {what} {_short(key)}: {signer} did not sign it")
+
+    def _check_opening(self, host: Host, opened: TimeoutCertificate) -> None:
+        if opened in self._openings:
+            return
+        self._openings.add(opened)
+        members = self._members_of(opened.epoch)
+        if members is None:
+            return
+        signers = {timeout.signer for timeout in opened.timeouts}
+        views = {timeout.view for timeout in opened.timeouts}
+        if len(signers) < len(opened.timeouts) or len(signers) < _quorum(members.n) or len(views) != 1:
+            self._violate(
+                "belief", f"{host.endpoint} entered a view by timeouts of {sorted(signers)} for {views}"
+            )
+        for item in opened.timeouts:
+            if not self._is_authentic(
+                members, item.signer, item.signature, item.sign_bytes(self._cluster_id)
+            ):
+                self._violate(
+                    "belief", f"{host.endpoint} entered a view by a timeout that is not of {item.signer}"
+                )
+        highest = max(opened.timeouts, key=lambda item: item.report)
+        if highest.lock is not None:
+            key = StatementKey(
+                Phase.PREPARE,
+                opened.epoch,
+                highest.lock.view,
+                highest.committed_height + 1,
+                highest.lock.block_hash,
+            )
+            if opened.lock is None or opened.lock.key != key:
+                self._violate(
+                    "belief", f"{host.endpoint} entered a view by a lock that is not proven: {_short(key)}"
+                )
+            else:
+                self._check_proof(host, "lock of a view", key, opened.lock.signatures, Phase.PREPARE)
+
+    def _members_of(self, epoch: int) -> MemberSet | None:
+        known = self._epochs.get(epoch)
+        if known is None and self._application.members.epoch == epoch:
+            known = self._epochs[epoch] = self._application.members
+        return known
+
+    @staticmethod
+    def _is_authentic(members: MemberSet, signer: str, signature: bytes, signed: bytes) -> bool:
+        member = members.get(signer)
+        return member is not None and keys.verify(member.public_key, signature, signed)
 
     # Statements that leave.
 
@@ -304,8 +385,13 @@ class Checkers:
                 self._violate("record", f"{host.endpoint} ends with another audit head")
             if host.was_restored:
                 continue  # it has forgotten what it signed, and is silent until a quorum has let it back in
-            if "evidence" in replica.muted or "peer holds" in replica.muted:
+            is_restored = any(position == host.position for _, _, position in self._world.scenario.restores)
+            if "evidence" in replica.muted or ("peer holds" in replica.muted and not is_restored):
                 self._violate("blame", f"{host.endpoint} is correct, but signs nothing: {replica.muted}")
+
+
+def _quorum(n: int) -> int:
+    return (n + (n - 1) // 3) // 2 + 1
 
 
 def _short(key: StatementKey) -> str:

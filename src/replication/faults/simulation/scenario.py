@@ -241,10 +241,10 @@ def towards_views(rng: random.Random, scenario: Scenario) -> Scenario:
     )
 
 
-def towards_disks(rng: random.Random, scenario: Scenario) -> Scenario:
+def towards_disks(rng: random.Random, scenario: Scenario, wanted: str = "") -> Scenario:
     """Crashes at every turn, disks that are wiped, or a coordinator whose backup is put back."""
     members = scenario.members
-    kind = rng.choice(("crashes", "wipes", "restores")) if members > 1 else "crashes"
+    kind = wanted or rng.choice(("crashes", "wipes", "restores")) if members > 1 else "crashes"
     if kind == "restores":
         backup = rng.randint(100, 500)
         return replace(

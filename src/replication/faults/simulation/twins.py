@@ -200,7 +200,7 @@ class _Cluster:
         self._note(f"ROUND after view {self.view}: {item}")
         self.finish()
         if not is_first or item.coordinator:
-            self._change_view(item.coordinator)
+            self._change_view(item)
         for index in self.coordinators(item):
             process = self.processes[index]
             if self.view == 0:
@@ -227,13 +227,14 @@ class _Cluster:
         """The processes that coordinate a round."""
         return (0, MEMBERS) if item.coordinator == 0 else (item.coordinator,)
 
-    def _change_view(self, coordinator: int) -> None:
-        """All give up the view, and go on to the next one that this member coordinates.
+    def _change_view(self, item: Round) -> None:
+        """All give up the view, and go on to the next one that this round's member coordinates.
 
-        Views in between are left without anything happening in them: nobody remembers them.
+        Views in between are left without anything happening in them: nobody remembers them. The processes
+        beside the coordinator wait for its opening; all others enter by the time-outs they hear.
         """
         ending = self.view + 1
-        while ending % MEMBERS != coordinator:
+        while ending % MEMBERS != item.coordinator:
             ending += 1
         self.view = ending
         reports: list[tuple[int, Message]] = []
@@ -247,23 +248,28 @@ class _Cluster:
                 return
             effects = process.replica._flush()
             reports += [
-                (process.index, item.message)
-                for item in effects.send
-                if isinstance(item.message, TimeoutMessage)
+                (process.index, sent.message)
+                for sent in effects.send
+                if isinstance(sent.message, TimeoutMessage)
             ]
             self._feed(process, effects)
         self._queue.clear()
+        coordinators = self.coordinators(item)
+        beside = frozenset[int]().union(*(self._block_of[index] for index in coordinators))
         for process in self.processes:
-            near = self._block_of.get(process.index, frozenset())
-            ordered = [item for item in reports if item[0] in near] + [
-                item for item in reports if item[0] not in near
-            ]
-            for index, message in ordered:
-                if process.replica.view == ending:
-                    break  # the rest comes too late to change anything
-                if self.processes[index].member != process.member:
-                    self._deliver(process, self.processes[index].member, message, fetch_from=range(PROCESSES))
+            if process.index in coordinators or process.index not in beside:
+                self._enter(process, reports)
         self._queue.clear()
+
+    def _enter(self, process: _Process, reports: list[tuple[int, Message]]) -> None:
+        """Hear time-outs, those of one's own block first, until they are enough."""
+        near = self._block_of[process.index]
+        ordered = sorted(reports, key=lambda report: report[0] not in near)
+        for index, message in ordered:
+            if process.replica.view == self.view:
+                return  # the rest comes too late to change anything
+            if self.processes[index].member != process.member:
+                self._deliver(process, self.processes[index].member, message, fetch_from=range(PROCESSES))
 
     # Delivery.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from replication.faults.simulation.host import Host
 from replication.ordering.blocks import Block, BlockHeader, commands_root
@@ -141,18 +141,27 @@ class FaultyHost(Host):
     def new_block(self, commands: tuple[bytes, ...], *, time_ms: int | None = None) -> Block | None:
         """A block that is valid on top of what this member has committed, signed by nobody yet."""
         replica = self.replica
-        if replica is None:
-            return None
-        height, head = replica.height + 1, replica.head
+        return None if replica is None else self._block_on(self.application, replica.head, commands, time_ms)
+
+    def older_block(self, commands: tuple[bytes, ...]) -> tuple[Block | None, Certificate | None]:
+        """Another block for the height that was committed last, and the certificate of its parent."""
+        if not self.disk.blocks:
+            return None, None
+        application, head, certificate, _ = self.world.kit.restore(self.disk.blocks[:-1])
+        return self._block_on(application, head, commands, None), certificate
+
+    def _block_on(
+        self, application: Any, head: BlockHeader, commands: tuple[bytes, ...], time_ms: int | None
+    ) -> Block | None:
         at_ms = max(self.local_ms(), head.time_ms + 1) if time_ms is None else time_ms
         try:
-            execution = self.application.execute(height, at_ms, commands)
+            execution = application.execute(head.height + 1, at_ms, commands)
         except Exception:  # its own invalid commands
             return None
         header = BlockHeader(
             cluster_id=self.world.kit.cluster_id,
-            epoch=replica.members.epoch,
-            height=height,
+            epoch=application.members.epoch,
+            height=head.height + 1,
             parent=head.hash,
             time_ms=at_ms,
             commands_root=commands_root(commands),

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from replication.faults.simulation.adversary.base import Attack, Outgoing
+from replication.faults.simulation.adversary.base import Attack, FaultyHost, Outgoing
 from replication.ordering.blocks import Block, BlockHeader
+from replication.ordering.certificates import Certificate
 from replication.ordering.messages import (
     Acknowledgement,
     BlockProposal,
@@ -40,7 +41,8 @@ class Equivocate(Attack):
         statement = self.sign(self.host.propose_key(other, message.statement.key.view))
         self.host.world.cabal.blocks[other.hash] = other
         self.fire()
-        return ((to, BlockProposal(statement, other, message.parent_certificate)),)
+        changed = (to, BlockProposal(statement, other, message.parent_certificate))
+        return ((to, message), changed) if self.rng.random() < 0.2 else (changed,)
 
     def _is_on_first_side(self, to: str) -> bool:
         return (self.host.world.names.index(to) + self.host.world.scenario.seed) % 2 == 0
@@ -117,10 +119,19 @@ class ChooseFloor(Attack):
         if self.rng.random() < 0.3:
             commands.append(host.world.kit.workload(host.application, host.member, self.rng, host.local_ms()))
         block = self._locked(closing) if self.rng.random() < 0.3 else host.new_block(tuple(commands))
-        if block is not None:
-            cabal.blocks[block.hash] = block
-            statement = self.sign(host.propose_key(block, view))
-            self.send_all(targets, BlockProposal(statement, block, replica.latest_certificate))
+        self._propose(block, view, targets, replica.latest_certificate)
+        if self.rng.random() < 0.3:
+            older, parent = host.older_block(tuple(commands))
+            self._propose(older, view, self.some(), parent)
+
+    def _propose(
+        self, block: Block | None, view: int, targets: list[str], parent: Certificate | None
+    ) -> None:
+        if block is None:
+            return
+        self.host.world.cabal.blocks[block.hash] = block
+        statement = self.sign(self.host.propose_key(block, view))
+        self.send_all(targets, BlockProposal(statement, block, parent))
 
     def _opening(self, view: int, closing: TimeoutCertificate) -> NewView:
         host = self.host
@@ -138,10 +149,20 @@ class BadBlock(Attack):
 
     name = "bad-block"
 
+    def __init__(self, host: FaultyHost) -> None:
+        super().__init__(host)
+        self._made: dict[bytes, Block] = {}
+
     def outgoing(self, to: str, message: Message) -> Iterable[Outgoing]:
-        if not isinstance(message, BlockProposal) or self.rng.random() < 0.5:
+        if not isinstance(message, BlockProposal) or self.rng.random() < 0.1:
             return ((to, message),)
-        block = self._spoiled(message.block)
+        block = self._made.get(message.block.hash)
+        if block is None:  # everyone gets the same lie, or it would never be believed
+            block = self._spoiled(message.block) if self.rng.random() < 0.6 else message.block
+            self._made[message.block.hash] = block
+            self.host.world.cabal.blocks[block.hash] = block
+        if block is message.block:
+            return ((to, message),)
         self.fire()
         key = replace(message.statement.key, height=block.height, block_hash=block.hash)
         return ((to, BlockProposal(self.sign(key), block, message.parent_certificate)),)
@@ -174,27 +195,36 @@ class BadTime(Attack):
 
     name = "bad-time"
 
+    def __init__(self, host: FaultyHost) -> None:
+        super().__init__(host)
+        self._made: dict[bytes, Block | None] = {}
+
     def outgoing(self, to: str, message: Message) -> Iterable[Outgoing]:
-        replica = self.host.replica
-        if not isinstance(message, BlockProposal) or replica is None or self.rng.random() < 0.5:
+        if not isinstance(message, BlockProposal):
             return ((to, message),)
-        time_ms = message.block.header.time_ms
-        ahead = self.host.world.settings.clock_ahead_ms
-        wrong = self.rng.choice(
-            (
-                time_ms + ahead + 4_000,
-                time_ms + 50 * ahead,
-                replica.head.time_ms,
-                replica.head.time_ms - 1_000,
-                0,
-            )
-        )
-        block = self.host.new_block(message.block.commands, time_ms=max(0, wrong))
-        if block is None or block.height != message.block.height:
+        original = message.block
+        if original.hash not in self._made:
+            self._made[original.hash] = self._displaced(original) if self.rng.random() < 0.6 else None
+        block = self._made[original.hash]
+        if block is None:
             return ((to, message),)
         self.fire()
         statement = self.sign(replace(message.statement.key, block_hash=block.hash))
         return ((to, BlockProposal(statement, block, message.parent_certificate)),)
+
+    def _displaced(self, block: Block) -> Block | None:
+        replica = self.host.replica
+        if replica is None or replica.height + 1 != block.height:
+            return None
+        time_ms, ahead = block.header.time_ms, self.host.world.settings.clock_ahead_ms
+        parent_ms = replica.head.time_ms
+        wrong = self.rng.choice(
+            (time_ms + ahead + 4_000, time_ms + 50 * ahead, parent_ms, parent_ms - 1_000, 0)
+        )
+        made = self.host.new_block(block.commands, time_ms=max(0, wrong))
+        if made is not None:
+            self.host.world.cabal.blocks[made.hash] = made
+        return made
 
 
 COORDINATORS: tuple[type[Attack], ...] = (Equivocate, Certificates, ChooseFloor, BadBlock, BadTime)

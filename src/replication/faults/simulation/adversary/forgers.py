@@ -46,6 +46,9 @@ class Mutate(Attack):
         rng = self.rng
         match message:
             case Acknowledgement():
+                if rng.random() < 0.3:
+                    flawed = _flipped(message.statement.signature, rng.randrange(512))
+                    return Acknowledgement(replace(message.statement, signature=flawed))
                 return Acknowledgement(self.sign(self._key(message.statement.key)))
             case BlockProposal():
                 key = self._key(message.statement.key)
@@ -151,7 +154,8 @@ class ShortCertificates(Attack):
             return
         for key in cabal.open_keys(replica.members.epoch, replica.height + 1)[-3:]:
             for phase in (Phase.PREPARE, Phase.COMMIT):
-                self._spread(self._forged(replace(key, phase=phase)))
+                view = replica.view if self.rng.random() < 0.3 else key.view
+                self._spread(self._forged(replace(key, phase=phase, view=view)))
         self._spread_closing()
 
     def _forged(self, key: StatementKey) -> Certificate:
@@ -218,11 +222,17 @@ class ShortCertificates(Attack):
         if not known:
             return
         needed = commit_quorum(replica.members.n)
-        way = rng.choice(("few", "repeated", "unproven", "views"))
+        way = rng.choice(("few", "repeated", "unproven", "views", "forged"))
         if way == "few":
             known = known[: needed - 1]
         elif way == "repeated":
             known = (known * needed)[:needed]
+        elif way == "forged":
+            lowest = min(item.committed_height for item in known)
+            known = [
+                Timeout(known[0].epoch, replica.view, lowest, None, name, bytes(64))
+                for name in replica.members.ids[:needed]
+            ]
         elif way == "views":
             known = [replace(item, view=replica.view + index % 2) for index, item in enumerate(known)]
         self.fire(f"timeouts {way}")
