@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from .execution import genesis_execution
 from .history import Totals, advance, genesis_totals
 from .projections import Projection
 from .rows import BLOCK_COLUMNS, ENTRY_COLUMNS, RowDamagedError, read_block, read_entry, stored_hash
-from .schema import RecordDamagedError, create_projections, damaged
+from .schema import READ_ERRORS, RecordDamagedError, create_projections, damaged, unreadable
 from .statistics import Statistics
 
 __all__ = ["Auditor", "genesis_block"]
@@ -80,13 +79,14 @@ class Auditor:
         self._members = genesis.members
 
     def step(self) -> bool:
-        """Check a little more; True when all was checked. Raises RecordDamagedError that says where."""
+        """Check a little more; True when all was checked. Raises RecordDamagedError that says where, and
+        RecordError when the disk refuses."""
         try:
             return self._next()
         except RowDamagedError as error:
             raise self._damage(str(error)) from error
-        except sqlite3.Error as error:
-            raise self._damage(error) from error
+        except READ_ERRORS as error:
+            raise unreadable(self._path, error) from error
 
     def close(self) -> None:
         """Remove the temporary file."""
@@ -118,10 +118,10 @@ class Auditor:
         while not self._take_in():
             pass
         first, last = self._compared + 1, self._compared + _STEP_PROPOSALS
-        pairs = zip_longest(self._stored.rows(first, last), self._replayed.rows(first, last))
-        for stored, replayed in pairs:
-            if stored != replayed:
-                raise self._damage(f"row {(stored or replayed)[:2]} is not what the entries say")
+        stored, replayed = self._stored.rows(first, last), self._replayed.rows(first, last)
+        if stored != replayed:
+            wrong = next(row for row in [*replayed, *stored] if row not in stored or row not in replayed)
+            raise self._damage(f"row {wrong[:2]} is not what the entries say")
         self._compared = last
         if last < self.totals.proposals:
             return False

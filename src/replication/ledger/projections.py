@@ -7,7 +7,7 @@ the entries, in a database of their own, and compared with those in the file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from replication.consensus.model import AuditEntry, ProposalStatus
@@ -65,15 +65,13 @@ class Projection:
             if not has_key(new, member.id, member.public_key):
                 self._execute(_DISCOUNT_VOTES, (member.id,))
 
-    def rows(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+    def rows(self, first: int, last: int) -> list[tuple[Any, ...]]:
         """All rows about the proposals with these numbers, in order."""
-        bounds = (first, last)
-        yield from self._execute(
-            "SELECT * FROM proposals WHERE number BETWEEN ? AND ? ORDER BY number", bounds
+        queries = (
+            "SELECT * FROM proposals WHERE number BETWEEN ? AND ? ORDER BY number",
+            "SELECT * FROM votes WHERE proposal BETWEEN ? AND ? ORDER BY proposal, voter",
         )
-        yield from self._execute(
-            "SELECT * FROM votes WHERE proposal BETWEEN ? AND ? ORDER BY proposal, voter", bounds
-        )
+        return [row for query in queries for row in self._execute(query, (first, last)).fetchall()]
 
     def outside(self, last: int) -> tuple[Any, ...] | None:
         """A row about a proposal that is not numbered from 1 to `last`, if there is one."""

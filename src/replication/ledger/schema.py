@@ -19,6 +19,7 @@ from .files import Files
 
 __all__ = [
     "APPLICATION_ID",
+    "READ_ERRORS",
     "SCHEMA_VERSION",
     "RecordDamagedError",
     "RecordError",
@@ -26,6 +27,7 @@ __all__ = [
     "create_file",
     "create_projections",
     "damaged",
+    "unreadable",
 ]
 
 APPLICATION_ID: Final = 0x61637031  # "acp1"
@@ -61,6 +63,18 @@ CREATE INDEX proposals_by_status ON proposals (status, number);
 opened."""
 
 
+READ_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a file may raise. SQLite quotes what it finds, and its messages are decoded strictly."""
+
+_DISK_REFUSES: Final = frozenset(
+    {
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
+        *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
+    }
+)
+"""Results of SQLite that say nothing about what is in the file. Any other one does."""
+
+
 class RecordError(StorageError):
     """The record cannot be read or written."""
 
@@ -75,10 +89,18 @@ class RecordDamagedError(StorageError):
 
 def damaged(path: Path, problem: object) -> RecordDamagedError:
     """The error for a record that is not what was written, with what to do about it."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in str(problem)[:300])
     return RecordDamagedError(
-        f"{path} is damaged: {problem}. Move it away, with what begins with its name, and start the node "
+        f"{path} is damaged: {shown}. Move it away, with what begins with its name, and start the node "
         "again: it fetches the record from the others. Look for what is wrong with the disk."
     )
+
+
+def unreadable(path: Path, error: Exception) -> StorageError:
+    """The error for a file that SQLite cannot read: is it the disk that refuses, or what is in the file?"""
+    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _DISK_REFUSES:
+        return RecordError(f"{path} cannot be used: {error}. Check the disk, its space and owner.")
+    return damaged(path, error)
 
 
 def create_file(path: Path, fill: Callable[[sqlite3.Connection], None], files: Files | None = None) -> None:
@@ -140,12 +162,9 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         _configure(connection, path)
         _compare_schema(connection, path)
-    except sqlite3.OperationalError as error:
+    except READ_ERRORS as error:
         connection.close()
-        raise RecordError(f"{path} cannot be used: {error}. Check the disk, its space and owner.") from error
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise damaged(path, error) from error
+        raise unreadable(path, error) from error
     except BaseException:
         connection.close()
         raise

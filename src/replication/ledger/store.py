@@ -49,7 +49,7 @@ from .history import (
 from .projections import Projection
 from .reading import RecordReading
 from .rows import BLOCK_COLUMNS, ENTRY_COLUMNS, block_row, entry_row, read_block, read_entry
-from .schema import RecordDamagedError, RecordError, connect, create_file
+from .schema import READ_ERRORS, RecordDamagedError, RecordError, connect, create_file, unreadable
 from .statistics import Statistics
 
 __all__ = ["RecordDamagedError", "RecordError", "Store", "StoreCounters", "Verification"]
@@ -332,9 +332,9 @@ class Store(RecordReading):
         self._require_usable()
         try:
             return work()
-        except sqlite3.DatabaseError as error:
+        except READ_ERRORS as error:
             self._failed = str(error)
-            raise RecordDamagedError(f"{self._path} cannot be read: {error}") from error
+            raise unreadable(self._path, error) from error
 
 
 class Verification:
