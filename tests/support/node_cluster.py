@@ -110,6 +110,20 @@ class Watch:
                 self.is_writing = False
 
         recorder.write = watched  # type: ignore[method-assign]
+        for name in ("receive", "receive_committed", "submit", "tick"):
+            self._watch_input(driver, name)
+
+    def _watch_input(self, driver: Driver, name: str) -> None:
+        """No input may be given to the replica before the last block is in the store."""
+        replica, store = driver._replica, driver._store
+        give = getattr(replica, name)
+
+        def watched(*arguments: Any) -> Any:
+            if store.head()[0].height != replica.height:
+                self.errors.append(f"{self.name}: {name} came before block {replica.height} was written")
+            return give(*arguments)
+
+        setattr(replica, name, watched)
 
     def _note(self, item: object) -> None:
         match item:
@@ -223,6 +237,8 @@ class Network:
                 self.nodes[other].driver.peer_connected(name)
 
     def send(self, sender: str, to: str, message: Message) -> None:
+        if not self.is_up(sender):
+            return  # what a killed node does is no part of the story any more
         self.sent += 1
         self.nodes[sender].watch.check_send(message)
         if not self.works(sender, to) or self.dropped(sender, to, message):
@@ -336,7 +352,7 @@ class Node:
     async def kill(self) -> None:
         """End as a killed process does: what was not written is gone. The next start has the files as they
         are now."""
-        while self.watch.is_writing:
+        while self.driver._is_writing and not self.driver.fatal.done():
             await asyncio.sleep(0)
         self.is_up = False
         before = self.directory

@@ -20,12 +20,9 @@ from replication.consensus import VoteValue
 from replication.consensus.model import Decision
 from replication.errors import InvariantError, PeerError, StorageError
 from replication.identity.genesis import Rules
-from replication.ledger.commands import (
-    CommandError,
-    decode_command,
-    make_close,
-)
+from replication.ledger.commands import CommandError, ProposalCommand, decode_command, make_close
 from replication.ledger.history import OpenProposal
+from replication.ledger.journal import SignJournal
 from replication.ledger.outcomes import Outcome
 from replication.node.driver import (
     DriverSettings,
@@ -243,6 +240,23 @@ def test_a_burst_is_written_together(tmp_path: Path) -> None:
             await cluster.level()
             for node, count in zip(cluster.nodes, before, strict=True):
                 assert node.watch.writes - count < 100  # four for each proposal, if each went alone
+
+    run(scenario())
+
+
+def test_the_journal_keeps_nothing_that_is_done(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            outcomes = await asyncio.gather(*(cluster[1].propose(f"r{n}") for n in range(5)))
+            await all_decided(cluster, *(outcome.proposal_id for outcome in outcomes))
+            await cluster[1].propose("last")  # with what this writes, the journal forgets the others
+            await cluster.level()
+            await cluster[1].stop()
+            journal, state = SignJournal.open(cluster[1].journal_path, cluster.genesis.cluster_id, "node-1")
+            journal.close()
+            for command in map(decode_command, state.commands):
+                assert not isinstance(command, ProposalCommand) or command.request_id == "last"
+            assert len(state.commands) <= 2
 
     run(scenario())
 

@@ -416,6 +416,23 @@ def test_a_ballot_that_was_ordered_too_early_goes_again() -> None:
     assert world.history.vote(world.digest(proposal), ME) is not None
 
 
+def test_sleeping_votes_are_remembered_as_long_as_somebody_may_ask() -> None:
+    world = World()
+    ghost = world.proposal()
+    (item,) = items(world.announce(ghost))
+    world.now_ms += PENDING_LIFETIME_MS + 1
+    world.sweep()
+    world.take()
+    for _ in range(20):
+        world.now_ms += FRESH_MS // 20
+        world.commit()
+        world.sweep()
+        world.take()
+    world.restart()
+    world.commit(ghost)
+    assert items(world.take()) == [item]
+
+
 def test_sleeping_votes_are_forgotten_once_nobody_can_ask_again() -> None:
     world = World()
     ghost = world.proposal()
