@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def test_verdicts(
     assert found is verdict
     assert words is None or any(words in reason for reason in reasons)
     assert bool(reasons) == (verdict is not Verdict.PASSED)
+
+
+def test_a_drawn_fault_is_excused_by_another_one_of_its_kind() -> None:
+    absent = FaultLog(replace(PLANNED, number=2, drawn=True))
+    assert judge([PASSED], [log(), absent])[0] is Verdict.PASSED
+    assert judge([PASSED], [absent])[0] is Verdict.NOT_RUN
+    other = FaultLog(replace(PLANNED, number=3, kind="pause", drawn=True))
+    assert judge([PASSED], [log(), other])[0] is Verdict.NOT_RUN
+    planned = FaultLog(replace(PLANNED, number=4))
+    assert judge([PASSED], [log(), planned])[0] is Verdict.NOT_RUN
 
 
 def test_the_worst_run_decides() -> None:

@@ -72,7 +72,7 @@ class Planned:
     """One fault in the schedule of a run, times in milliseconds from the start of the load.
 
     `end_ms` is None for one that lasts until everything is healed, or, if it is `permanent`, to the very end.
-
+    `drawn`: it comes from the seed, and may meet a member that another fault has already.
     """
 
     number: int
@@ -82,6 +82,7 @@ class Planned:
     end_ms: int | None
     permanent: bool
     settings: Mapping[str, Any]
+    drawn: bool = False
 
     def as_document(self) -> dict[str, Any]:
         """The fault as JSON values; `schedule.planned_from` reads it back."""
@@ -92,6 +93,7 @@ class Planned:
             "start_ms": self.start_ms,
             "end_ms": self.end_ms,
             "permanent": self.permanent,
+            "drawn": self.drawn,
             "settings": {
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in self.settings.items()

@@ -20,8 +20,8 @@ __all__ = ["draw_for", "make_schedule", "planned_from"]
 
 def make_schedule(scenario: Scenario, seed: int) -> tuple[Planned, ...]:
     """All faults of a run in the order in which they begin."""
-    items = [(spec, spec.at_seconds, spec.for_seconds) for spec in scenario.faults]
-    items += _drawn(scenario, random.Random(f"schedule {seed}"))
+    items = [(spec, spec.at_seconds, spec.for_seconds, False) for spec in scenario.faults]
+    items += [(*item, True) for item in _drawn(scenario, random.Random(f"schedule {seed}"))]
     items.sort(key=lambda item: item[1])
     return tuple(
         Planned(
@@ -32,8 +32,9 @@ def make_schedule(scenario: Scenario, seed: int) -> tuple[Planned, ...]:
             end_ms=_end(spec, at, lasts),
             permanent=spec.permanent,
             settings=spec.settings,
+            drawn=drawn,
         )
-        for number, (spec, at, lasts) in enumerate(items, 1)
+        for number, (spec, at, lasts, drawn) in enumerate(items, 1)
     )
 
 
@@ -56,6 +57,7 @@ def planned_from(document: Mapping[str, Any]) -> Planned:
         end_ms=document["end_ms"],
         permanent=document["permanent"],
         settings=settings,
+        drawn=document["drawn"],
     )
 
 
