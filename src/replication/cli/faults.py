@@ -11,6 +11,7 @@ from replication.cli.options import JsonOption
 from replication.cli.output import console, note, pairs, print_json, print_lines, table
 
 if TYPE_CHECKING:
+    from replication.faults.seeded_bugs import Caught
     from replication.faults.simulation.runner import Summary
 
 __all__ = ["simulate"]
@@ -25,13 +26,26 @@ def simulate(
     seed: Annotated[
         int | None, typer.Option(help="Replay this seed and show what happened.", show_default=False)
     ] = None,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Run all canonical scenarios of four members and a twin instead.")
+    ] = False,
+    bugs: Annotated[
+        bool, typer.Option("--bugs", help="Plant one bug after the other instead: each has to be caught.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes.", min=1, max=64)] = 2,
     json: JsonOption = False,
 ) -> None:
     """Run simulated clusters with faulty members, networks, disks and clocks; check that nothing breaks.
 
     Each seed draws a scenario. While it has faults, safety is checked; then a quorum is healed and must make
-    progress. Exit code 1 when a seed fails: replay it with --seed."""
+    progress. Exit code 1 when a seed fails (replay it with --seed), when a twins scenario fails, or when a
+    planted bug is not caught."""
+    if twins:
+        _run_twins(workers, json)
+        return
+    if bugs:
+        _hunt_bugs(workers, json)
+        return
     lowest, highest = _sizes(n)
     if seed is not None:
         _replay(seed, lowest, highest, json)
@@ -103,3 +117,50 @@ def _show(total: Summary, seconds: float, json: bool) -> None:
         "seconds": f"{seconds:.1f}",
     }
     screen.print(pairs(facts))
+
+
+def _run_twins(workers: int, json: bool) -> None:
+    from replication.faults.simulation.runner import spread
+    from replication.faults.simulation.twins import TwinsReport, jobs, run_job
+
+    began, total = time.monotonic(), TwinsReport()
+    with spread(run_job, list(jobs()), workers) as reports:
+        for report in reports:
+            total.add(report)
+            for failure in report.failures:
+                note(f"twins: {failure}")
+    seconds = time.monotonic() - began
+    facts = {
+        "scenarios": total.scenarios,
+        "failed": len(total.failures),
+        "blocks committed": total.commits,
+        "scenarios a second": round(total.scenarios / max(seconds, 0.001)),
+        "seconds": round(seconds, 1),
+    }
+    if json:
+        print_json(facts | {"failures": total.failures})
+    else:
+        console().print(pairs(facts))
+    if total.failures:
+        raise typer.Exit(1)
+
+
+def _hunt_bugs(workers: int, json: bool) -> None:
+    from replication.faults.seeded_bugs import BUGS, hunt_by_name
+    from replication.faults.simulation.runner import spread
+
+    with spread(hunt_by_name, [bug.name for bug in BUGS], workers) as hunts:
+        found = dict(hunts)
+    missed = [bug.name for bug in BUGS if found[bug.name] is None]
+    if json:
+        print_json({name: None if caught is None else vars(caught) for name, caught in sorted(found.items())})
+    else:
+        rows = [(bug.name, bug.what, bug.family, *_catch(found[bug.name])) for bug in BUGS]
+        console().print(table("Planted bugs", ("bug", "what", "family", ">scenarios", "caught by"), rows))
+    if missed:
+        note(f"not caught: {', '.join(missed)}")
+        raise typer.Exit(1)
+
+
+def _catch(caught: Caught | None) -> tuple[object, object]:
+    return ("", "NOT CAUGHT") if caught is None else (caught.scenarios, caught.rule)

@@ -64,7 +64,7 @@ from replication.ordering.statements import Phase, StatementKey
 from replication.ordering.timeouts import Floor, TimeoutCertificate
 from replication.ordering.view_change import ViewChange
 
-__all__ = ["BUGS", "Caught", "SeededBug", "hunt"]
+__all__ = ["BUGS", "Caught", "SeededBug", "hunt", "hunt_by_name"]
 
 TWINS: Final = "twins"
 
@@ -99,6 +99,11 @@ def hunt(bug: SeededBug, limit: int = 300, first_seed: int = 0) -> Caught | None
                 first = result.violations[0]
                 return Caught(count, first.rule, first.detail)
     return None
+
+
+def hunt_by_name(name: str) -> tuple[str, Caught | None]:
+    """Hunt for the bug with this name, in a process of its own if need be."""
+    return name, hunt(next(bug for bug in BUGS if bug.name == name))
 
 
 def _hunt_twins(limit: int) -> Caught | None:

@@ -151,6 +151,7 @@ class Checkers:
         if claimed != (execution.audit_size, execution.audit_head, execution.entries_root):
             self._violate("validity", f"{where} claims another outcome than its commands have")
         application.commit(execution)
+        self._world.kit.written(application, ApplyBlock(block, certificate, execution))
         self._epochs.setdefault(application.members.epoch, application.members)
         self._members.append(members)
         self.chain.append(block)

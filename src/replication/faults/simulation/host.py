@@ -68,7 +68,7 @@ class Host:
         self.was_restored = False
         self.paused_until_us = 0
         self.told_height = 0
-        self._incarnation = 0
+        self.incarnation = 0
         self._busy = False
         self._writing: Effects[Any] | None = None
         self._inbox: deque[Input] = deque()
@@ -110,7 +110,7 @@ class Host:
         )
         self._epoch = application.members.epoch
         self.down, self._busy = False, False
-        self._incarnation += 1
+        self.incarnation += 1
         self._alarm_us = None
         self._last_ms = 0
         self._fetch, self._target = None, 0
@@ -130,7 +130,7 @@ class Host:
             self.disk.crash(self._writing.persist, self.rng)
             self._writing = None
         self.down, self.replica = True, None
-        self._incarnation += 1
+        self.incarnation += 1
         self._inbox.clear()
         faults = self.world.scenario.crashes
         down_ms = self.rng.randint(faults.min_down_ms, faults.max_down_ms)
@@ -163,7 +163,7 @@ class Host:
     def vanish(self) -> None:
         """The process ends and does not come back."""
         self.down, self.gone, self.replica = True, True, None
-        self._incarnation += 1
+        self.incarnation += 1
         self._inbox.clear()
 
     def restart(self) -> None:
@@ -201,6 +201,16 @@ class Host:
         if not self.down:
             self.mine[command_digest(command)] = command
             self._offer("submit", command)
+
+    def vote(self, incarnation: int, opened: bytes) -> None:
+        """The voter of this process has made up its mind, unless it died meanwhile or has voted before."""
+        kit = self.world.kit
+        if self.down or incarnation != self.incarnation:
+            return
+        if not kit.has_voted(self.application, self.member, opened, tuple(self.mine.values())):
+            reaction = kit.reaction(self.application, self.member, opened, self.local_ms())
+            if reaction is not None:
+                self.submit(reaction)
 
     def greet(self, peer: str) -> None:
         """A connection to a peer was made."""
@@ -246,7 +256,7 @@ class Host:
             if effects.persist:
                 low, high = self.world.scenario.sync_us if self.world.has_faults else HEALTHY_SYNC_US
                 self._busy, self._writing = True, effects
-                self.engine.after(self.rng.randint(low, high), self._synced, self._incarnation, effects)
+                self.engine.after(self.rng.randint(low, high), self._synced, self.incarnation, effects)
             elif not self._finish(effects):
                 self._set_alarm()
                 return
@@ -313,7 +323,7 @@ class Host:
 
     def _synced(self, incarnation: int, effects: Effects[Any]) -> None:
         """The write is done, unless the process died meanwhile."""
-        if incarnation != self._incarnation:
+        if incarnation != self.incarnation:
             return
         self._writing = None
         crashes = self.world.scenario.crashes
@@ -321,6 +331,8 @@ class Host:
             self._crash_at_a_point(effects)
             return
         self.disk.write(effects.persist)
+        for applied in effects.committed:
+            self.world.kit.written(self.application, applied)
         is_more = self._finish(effects)
         self._busy = False
         if is_more:
@@ -367,10 +379,10 @@ class Host:
         at_us = now_us + wait_ms * 1000
         if self._alarm_us is None or at_us < self._alarm_us or self._alarm_us <= now_us:
             self._alarm_us = at_us
-            self.engine.after(at_us - now_us, self._ring, self._incarnation, at_us)
+            self.engine.after(at_us - now_us, self._ring, self.incarnation, at_us)
 
     def _ring(self, incarnation: int, at_us: int) -> None:
-        if incarnation == self._incarnation and self._alarm_us == at_us:
+        if incarnation == self.incarnation and self._alarm_us == at_us:
             self._alarm_us = None
             self._idle_rings += 1
             self._work()

@@ -16,16 +16,18 @@ from replication.faults.simulation.toy import (
     toy_command,
 )
 from replication.identity.members import Member, MemberSet
-from replication.ordering.application import Application, CommandError, command_digest
+from replication.ordering.application import CommandError, command_digest
 from replication.ordering.blocks import ZERO_HASH, Block, BlockHeader, commands_root
 from replication.ordering.certificates import Certificate
+from replication.ordering.effects import ApplyBlock
 from replication.ordering.signing import Signer
 from replication.ordering.statements import Evidence, Phase, Statement, StatementKey
 
-__all__ = ["Kit", "People", "ToyKit", "make_people"]
+__all__ = ["Blocks", "Kit", "People", "RestoredState", "ToyKit", "make_people", "replay"]
 
 Blocks = Sequence[tuple[Block, Certificate]]
-Restored = tuple[Any, BlockHeader, Certificate | None, int]
+RestoredState = tuple[Any, BlockHeader, Certificate | None, int]
+"""Application, head, its certificate, and the height at which the epoch began."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ class Kit(Protocol):
     people: People
     cluster_id: bytes
 
-    def restore(self, blocks: Blocks) -> Restored:
+    def restore(self, blocks: Blocks) -> RestoredState:
         """Application after these blocks, head, its certificate, and the height at which the epoch began."""
+        ...
+
+    def written(self, application: Any, applied: ApplyBlock[Any]) -> None:
+        """A block that the application has committed is durable now."""
         ...
 
     def workload(self, application: Any, member: str, rng: random.Random, now_ms: int) -> bytes:
@@ -69,6 +75,10 @@ class Kit(Protocol):
 
     def reaction(self, application: Any, member: str, command: bytes, now_ms: int) -> bytes | None:
         """What the member's voter does about a command it was shown."""
+        ...
+
+    def has_voted(self, application: Any, member: str, opened: bytes, own: Sequence[bytes]) -> bool:
+        """Whether a member has voted on what this command opened: on record, or in commands of its own."""
         ...
 
     def change_members(self, application: Any, member: str, names: Sequence[str]) -> bytes | None:
@@ -105,9 +115,12 @@ class ToyKit:
         )
         self._count = 0
 
-    def restore(self, blocks: Blocks) -> Restored:
+    def restore(self, blocks: Blocks) -> RestoredState:
         """Replay."""
-        return replay(ToyApplication(self.directory), self.cluster_id, blocks)
+        return replay(ToyApplication(self.directory), self, blocks)
+
+    def written(self, application: ToyApplication, applied: ApplyBlock[Any]) -> None:
+        """It looks nothing up."""
 
     def workload(self, application: ToyApplication, member: str, rng: random.Random, now_ms: int) -> bytes:
         """Mostly subjects to vote on, some notes."""
@@ -121,6 +134,12 @@ class ToyKit:
         if not command.startswith(b"open|"):
             return None
         return self._make(member, "vote", f"{command_digest(command).hex()};{member}")
+
+    def has_voted(
+        self, application: ToyApplication, member: str, opened: bytes, own: Sequence[bytes]
+    ) -> bool:
+        """Toy votes of one member are equal to the last byte, so that a second one is the first."""
+        return False
 
     def change_members(self, application: ToyApplication, member: str, names: Sequence[str]) -> bytes | None:
         """With the operator's blessing."""
@@ -156,15 +175,15 @@ class ToyKit:
         return toy_command(self.people.keys[member].sign, self.cluster_id, kind, member, payload)
 
 
-def replay(application: Application[Any], cluster_id: bytes, blocks: Blocks) -> Restored:
+def replay(application: Any, kit: Kit, blocks: Blocks) -> RestoredState:
     """Execute and commit blocks on a fresh application."""
-    start = application.genesis_execution()  # type: ignore[attr-defined]  # both applications have it
+    start = application.genesis_execution()
     head = BlockHeader(
-        cluster_id,
+        kit.cluster_id,
         0,
         0,
         ZERO_HASH,
-        0,
+        start.time_ms,
         commands_root(()),
         start.entries_root,
         start.audit_size,
@@ -174,7 +193,9 @@ def replay(application: Application[Any], cluster_id: bytes, blocks: Blocks) -> 
     base = 0
     for block, proof in blocks:
         epoch = application.members.epoch
-        application.commit(application.execute(block.height, block.header.time_ms, block.commands))
+        execution = application.execute(block.height, block.header.time_ms, block.commands)
+        application.commit(execution)
+        kit.written(application, ApplyBlock(block, proof, execution))
         head, certificate = block.header, proof
         if application.members.epoch != epoch:
             base = block.height

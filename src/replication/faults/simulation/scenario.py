@@ -37,6 +37,9 @@ ATTACKS: Final = (
 PROTOCOL_ATTACKS: Final = ("vote-all", "hide-lock", "equivocate", "certificates", "choose-floor")
 """What a faulty member does that wants a fork: attacks on the protocol itself, which help each other."""
 
+VOTING_SHARE: Final = 0.05
+"""How many scenarios run the real application: it costs more, and most of what is tested here is below it."""
+
 _PARTITIONS: Final = ("halves", "isolate", "one-way", "ring", "bridge", "coordinator", "coordinator")
 
 
@@ -168,7 +171,10 @@ def draw(seed: int, *, lowest: int = 1, highest: int = 31) -> Scenario:
     """
     rng = random.Random(f"scenario/{seed}")
     flavour = rng.choices(("mixed", "views", "disks"), (0.5, 0.35, 0.15))[0]
+    is_voting = rng.random() < VOTING_SHARE
     scenario = draw_mixed(rng, seed, lowest, highest)
+    if is_voting:
+        scenario = replace(scenario, application="voting", spares=0, epochs=())
     if flavour == "views":
         return towards_views(rng, scenario)
     if flavour == "disks":

@@ -119,6 +119,7 @@ class ToyExecution:
     audit_head: bytes
     is_empty: bool
     recorded_view: int
+    time_ms: int
     state: _State = field(repr=False)
     added: tuple[bytes, ...] = field(repr=False)
     void: tuple[bytes, ...] = field(default=(), repr=False)
@@ -136,7 +137,7 @@ class ToyApplication:
     def genesis_execution(self) -> ToyExecution:
         """The execution of block 0."""
         state = self._state
-        return ToyExecution((), merkle_root(()), state.size, state.head, False, 0, state, ())
+        return ToyExecution((), merkle_root(()), state.size, state.head, False, 0, 0, state, ())
 
     # What the replica asks.
 
@@ -255,6 +256,7 @@ class ToyApplication:
             state.head,
             not entries,
             state.recorded_view,
+            time_ms,
             state,
             tuple(added),
         )

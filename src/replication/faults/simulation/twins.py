@@ -48,7 +48,16 @@ from replication.ordering.replica import Replica, Restored
 from replication.ordering.signing import SignState
 from replication.ordering.statements import Phase, Signed
 
-__all__ = ["CANONICAL", "Round", "TwinsReport", "canonical_prefixes", "run_prefix", "run_rounds"]
+__all__ = [
+    "CANONICAL",
+    "Round",
+    "TwinsReport",
+    "canonical_prefixes",
+    "jobs",
+    "run_job",
+    "run_prefix",
+    "run_rounds",
+]
 
 MEMBERS: Final = 4
 PROCESSES: Final = MEMBERS + 1
@@ -425,6 +434,11 @@ def run_prefix(prefix: tuple[Round, ...], symmetries: Sequence[_Symmetry]) -> Tw
             for failure in last.failures[:1]:
                 report.failures.append(f"{'; '.join(map(str, (*prefix, item)))}: {failure}")
     return report
+
+
+def run_job(job: tuple[tuple[Round, ...], list[_Symmetry]]) -> TwinsReport:
+    """`run_prefix` for one of `jobs`."""
+    return run_prefix(*job)
 
 
 def run_rounds(rounds: Sequence[Round]) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from replication.faults.simulation.kit import Kit, ToyKit, make_people
 from replication.faults.simulation.network import Network
 from replication.faults.simulation.scenario import Partition, Scenario, healing_quorum
 from replication.faults.simulation.signatures import fast_signatures
+from replication.faults.simulation.voting_kit import VotingKit
 from replication.ordering.application import command_digest
 from replication.ordering.messages import Message
 from replication.ordering.replica import ReplicaSettings
@@ -247,9 +248,8 @@ class World:
 
     def seen(self, host: Host, command: bytes) -> None:
         """A member's voter is shown a command, and may react a little later."""
-        reaction = self.kit.reaction(host.application, host.member, command, host.local_ms())
-        if reaction is not None and host.replica is not None and host.member in host.replica.members:
-            self.engine.after(self.rng.randint(0, 20_000), host.submit, reaction)
+        if host.replica is not None and host.member in host.replica.members:
+            self.engine.after(self.rng.randint(0, 20_000), host.vote, host.incarnation, command)
 
     def fetch(self, host: Host, peer: str, from_height: int, number: int) -> None:
         """Ask a peer for blocks."""
@@ -402,6 +402,8 @@ class World:
 def make_kit(scenario: Scenario) -> Kit:
     """The application that the scenario asks for."""
     people = make_people(scenario.members, scenario.spares, real=scenario.real_signatures)
+    if scenario.application == "voting":
+        return VotingKit(people, scenario.window_ms)
     return ToyKit(people, scenario.window_ms)
 
 
