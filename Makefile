@@ -79,8 +79,9 @@ proto-check: $(READY) ## fail when src/replication/v1 is not what proto/ generat
 	diff -r --brief --exclude=__init__.py --exclude=__pycache__ "$$fresh/replication/v1" $(GENERATED) \
 		&& echo "generated code: up to date" || { echo "generated code: stale, run 'make proto'"; exit 1; }
 
-bench: $(READY) ## measure rounds in one process, then a real cluster (BENCH_SECONDS each)
+bench: $(READY) ## measure rounds in one process, the store, then a real cluster (BENCH_SECONDS each)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
+	$(BIN)/python -m tests.benchmarks.bench_store
 	$(BIN)/acp bench --seconds $(BENCH_SECONDS)
 
 soak: $(READY) ## for hours: 100,000 simulated clusters, the property tests with fifty times the examples, all drills

@@ -143,7 +143,7 @@ def moments(writer: Writer, most: int, seed: int) -> Iterator[tuple[int, Disk]]:
 
 
 def written(
-    monkeypatch: pytest.MonkeyPatch, compact_at: int, skipped: frozenset[str] = frozenset(), blocks: int = 10
+    monkeypatch: pytest.MonkeyPatch, compact_at: int, skipped: frozenset[str] = frozenset(), blocks: int = 12
 ) -> Writer:
     monkeypatch.setattr(journal_module, "_COMPACT_BYTES", compact_at)
     monkeypatch.setattr(journal_module, "_COMPACT_RATIO", 2)
