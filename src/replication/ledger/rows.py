@@ -13,6 +13,7 @@ from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
 
 from .codec import MalformedError
+from .entries import data_text
 from .history import entry_timestamp
 from .schema import RecordDamagedError
 from .serial import parse_block, parse_certificate, serialize_block, serialize_certificate
@@ -66,14 +67,13 @@ def read_block(row: tuple[Any, ...]) -> tuple[Block, Certificate | None]:
 
 def entry_row(entry: AuditEntry, height: int) -> tuple[object, ...]:
     """The row of an entry. Its time is that of the block at `height`."""
-    data = canonical_json(entry.data).decode("utf-8")
     return (
         entry.sequence,
         height,
         entry.event_type,
         entry.proposal_id or None,
         entry.actor_id or None,
-        data,
+        data_text(entry),
         entry.prev_hash,
         entry.hash,
     )
