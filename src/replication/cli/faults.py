@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,11 +157,16 @@ def _hunt_bugs(workers: int, json: bool) -> None:
         print_json({name: None if caught is None else vars(caught) for name, caught in sorted(found.items())})
     else:
         rows = [(bug.name, bug.what, bug.family, *_catch(found[bug.name])) for bug in BUGS]
-        console().print(table("Planted bugs", ("bug", "what", "family", ">scenarios", "caught by"), rows))
+        columns = ("bug", "what", "family", ">scenarios", ">seconds", "caught by")
+        console().print(table("Planted bugs", columns, rows))
+        times = [caught.seconds for caught in found.values() if caught is not None]
+        note(f"{len(times)} of {len(BUGS)} caught, median {statistics.median(times or [0]):.2f} s")
     if missed:
         note(f"not caught: {', '.join(missed)}")
         raise typer.Exit(1)
 
 
-def _catch(caught: Caught | None) -> tuple[object, object]:
-    return ("", "NOT CAUGHT") if caught is None else (caught.scenarios, caught.rule)
+def _catch(caught: Caught | None) -> tuple[object, ...]:
+    if caught is None:
+        return "", "", "NOT CAUGHT"
+    return caught.scenarios, f"{caught.seconds:.2f}", caught.rule

@@ -7,7 +7,8 @@ only where somebody attacks it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import Final
 
 from replication.faults.planting import Patch, everywhere, patch, planted, skip
@@ -81,11 +82,12 @@ class SeededBug:
 
 @dataclass(frozen=True)
 class Caught:
-    """How a bug was found: after how many scenarios, and by which rule."""
+    """How a bug was found: after how many scenarios and seconds, and by which rule."""
 
     scenarios: int
     rule: str
     detail: str
+    seconds: float = 0.0
 
 
 def hunt(bug: SeededBug, limit: int = 300, first_seed: int = 0) -> Caught | None:
@@ -103,7 +105,9 @@ def hunt(bug: SeededBug, limit: int = 300, first_seed: int = 0) -> Caught | None
 
 def hunt_by_name(name: str) -> tuple[str, Caught | None]:
     """Hunt for the bug with this name, in a process of its own if need be."""
-    return name, hunt(next(bug for bug in BUGS if bug.name == name))
+    began = time.perf_counter()
+    caught = hunt(next(bug for bug in BUGS if bug.name == name))
+    return name, caught and replace(caught, seconds=time.perf_counter() - began)
 
 
 def _hunt_twins(limit: int) -> Caught | None:

@@ -61,7 +61,7 @@ __all__ = [
 
 MEMBERS: Final = 4
 PROCESSES: Final = MEMBERS + 1
-"""Processes 0 and 4 are the twins; 1, 2 and 3 are correct."""
+"""Processes 0 and 4 are the twins; 1, 2 and 3 are correct. (Of `run_rounds` with two twins: also 1 and 5.)"""
 
 CANONICAL: Final = 25_740
 """How many scenarios of three rounds there are, by Burnside's lemma; the enumeration must come to the
@@ -80,8 +80,7 @@ class Round:
     with_first: frozenset[int]
 
     def __str__(self) -> str:
-        blocks = [sorted(self.with_first), sorted(set(range(PROCESSES)) - self.with_first)]
-        return f"coordinator {self.coordinator}, blocks {[block for block in blocks if block]}"
+        return f"coordinator {self.coordinator}, {sorted(self.with_first)} apart from the others"
 
 
 @dataclass
@@ -168,16 +167,13 @@ class _Process:
     index: int
     member: str
     replica: Replica[Any]
+    is_twin: bool
     blocks: list[tuple[Block, Certificate]] = field(default_factory=list)
     said: list[Signed] = field(default_factory=list)
 
-    @property
-    def is_twin(self) -> bool:
-        return self.index in (0, MEMBERS)
-
 
 class _Cluster:
-    """Five processes between two rounds."""
+    """All processes between two rounds."""
 
     def __init__(self, processes: list[_Process], view: int, kit: ToyKit, lines: list[str] | None) -> None:
         self.processes = processes
@@ -201,7 +197,7 @@ class _Cluster:
 
     def play(self, item: Round, *, is_first: bool) -> None:
         """Finish the round before under this round's partition, change the view, and let everyone prepare."""
-        every = frozenset(range(PROCESSES))
+        every = frozenset(range(len(self.processes)))
         other = every - item.with_first
         self._block_of = {
             process: (item.with_first if process in item.with_first else other) for process in every
@@ -231,10 +227,9 @@ class _Cluster:
         self._holds = True
         self._held.clear()
 
-    @staticmethod
-    def coordinators(item: Round) -> tuple[int, ...]:
-        """The processes that coordinate a round."""
-        return (0, MEMBERS) if item.coordinator == 0 else (item.coordinator,)
+    def coordinators(self, item: Round) -> range:
+        """The processes that coordinate a round: both twins, when its member has one."""
+        return range(item.coordinator, len(self.processes), MEMBERS)
 
     def _change_view(self, item: Round) -> None:
         """All give up the view, and go on to the next one that this round's member coordinates.
@@ -278,7 +273,7 @@ class _Cluster:
             if process.replica.view == self.view:
                 return  # the rest comes too late to change anything
             if self.processes[index].member != process.member:
-                self._deliver(process, self.processes[index].member, message, fetch_from=range(PROCESSES))
+                self._deliver(process, self.processes[index].member, message, range(len(self.processes)))
 
     # Delivery.
 
@@ -384,20 +379,22 @@ class _Cluster:
             self.lines.append(line)
 
 
-def _root(lines: list[str] | None) -> _Cluster:
-    """The cluster before the first round. Everyone has heard from everyone, as after a start without
-    faults."""
+def _root(lines: list[str] | None, twins: int = 1) -> _Cluster:
+    """The cluster before the first round, in which the first `twins` members are two processes each.
+
+    Everyone has heard from everyone, as after a start without faults.
+    """
     people = make_people(MEMBERS, 0, real=False)
     kit = ToyKit(people, 60_000)
     processes = []
-    for index in range(PROCESSES):
+    for index in range(MEMBERS + twins):
         member = people.names[index % MEMBERS]
         application, head, certificate, base = kit.restore(())
         restored = Restored(head, certificate, SignState(), base_height=base)
         replica = Replica(
             member, kit.cluster_id, application.members, people.keys[member], application, restored
         )
-        processes.append(_Process(index, member, replica))
+        processes.append(_Process(index, member, replica, is_twin=index % MEMBERS < twins))
         replica.start(START_MS)
         if processes[-1].is_twin:
             setattr(replica._signer, "mute", _shameless)  # noqa: B010  # a method of a stranger
@@ -441,11 +438,12 @@ def run_job(job: tuple[tuple[Round, ...], list[_Symmetry]]) -> TwinsReport:
     return run_prefix(*job)
 
 
-def run_rounds(rounds: Sequence[Round]) -> tuple[list[str], list[str]]:
-    """Run one scenario and tell what happened: failures, and the trace."""
+def run_rounds(rounds: Sequence[Round], twins: int = 1) -> tuple[list[str], list[str]]:
+    """Run one scenario and tell what happened: failures, and the trace. More than one twin is more than
+    four members can bear."""
     lines: list[str] = []
     with fast_signatures():
-        cluster = _root(lines)
+        cluster = _root(lines, twins)
         for number, item in enumerate(rounds):
             if not cluster.failures:
                 cluster.play(item, is_first=number == 0)
