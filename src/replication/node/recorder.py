@@ -1,8 +1,9 @@
 """Makes durable what the replica asks for, in the order in which it asks. Runs in the driver's worker thread.
 
-The order is part of the safety argument. A block must be in the store before a later sign state says that
-the lock on it is gone; a body must be in the journal before the promise that rests on it. So a run of
-journal items is one append, and ends where a block goes to the store.
+The order is part of the safety argument. A body must be in the journal before the promise that rests on it;
+a promise before the block whose certificate it completes; and a block must be in the store before a later
+sign state says that its epoch is over. So a run of journal items is one append, and ends where a block goes
+to the store.
 """
 
 from __future__ import annotations

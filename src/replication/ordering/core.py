@@ -266,6 +266,9 @@ class ReplicaCore(Generic[E_]):
         self._pacemaker.committed()
         self._pool.discard(command_digest(command) for command in block.commands)
         applied = ApplyBlock(block, certificate, execution)
+        # The certificate may rest on a statement that this input made. That is on disk first, or a crash
+        # between the two leaves a record that knows more of this member than its own sign state does.
+        self._save_sign_state()
         self._out.persist.append(applied)
         self._out.committed.append(applied)
         if self._application.members.epoch != self.members.epoch:
@@ -337,8 +340,11 @@ class ReplicaCore(Generic[E_]):
 
     def _flush(self) -> Effects[E_]:
         """Hand out what this input asked for. A body must be kept before the promise that rests on it."""
+        self._save_sign_state()
         out, self._out = self._out, Effects()
+        return out
+
+    def _save_sign_state(self) -> None:
         if self._signer.state is not self._flushed_state:
             self._flushed_state = self._signer.state
-            out.persist.append(SaveSignState(self._flushed_state))
-        return out
+            self._out.persist.append(SaveSignState(self._flushed_state))

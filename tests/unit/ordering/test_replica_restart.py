@@ -208,7 +208,7 @@ def test_the_only_member_of_a_cluster_restarts_at_every_point(cluster: Cluster) 
     node.submit(cluster.note("m0", "a"))
     effects = node.replica.tick(cluster.now_ms)
     kinds = [type(item) for item in effects.persist]
-    assert kinds == [SaveBody, ApplyBlock, SaveSignState]
+    assert kinds == [SaveBody, SaveSignState, ApplyBlock]
     for kept in range(len(kinds) + 1):
         survivor = Node(cluster, "m0")
         survivor.disk.write(effects.persist[:kept])
