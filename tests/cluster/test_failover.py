@@ -200,16 +200,15 @@ def test_a_coordinator_that_slept_wakes_up_and_does_no_harm(
     cluster.verified_exports()
 
 
-@pytest.mark.parametrize(("places", "timeouts"), [(3, 3), (1, 6)], ids=["another", "the-next"])
+@pytest.mark.parametrize("places", [3, 1], ids=["another", "the-next"])
 def test_two_faulty_of_seven(
     make_cluster: MakeCluster,
     approving: PolicyChoice,
     places: int,
-    timeouts: int,
     record_property: Callable[[str, object], None],
 ) -> None:
     """The coordinator dies, and another falls asleep. If that is the one that would be next, there are two
-    view changes, and the second one's timeout is twice the first."""
+    view changes, both with the base timeout: the first f coordinators in a row may well be faulty."""
     cluster = make_cluster(nodes=7, policy=approving)
     leader = coordinator(cluster)
     ids = nodes_of(cluster)
@@ -222,7 +221,7 @@ def test_two_faulty_of_seven(
 
     took, decisions = strike_under_load(cluster, others, strike)
     record_property("failover_seconds", round(took, 3))
-    assert took < timeouts * BASE_TIMEOUT_SECONDS, f"the next decision took {took:.3f} s"
+    assert took < FAILOVER_SECONDS, f"the next decision took {took:.3f} s"
     for node in others:
         assert_known(cluster, node, decisions)
     cluster.start_one(leader)

@@ -1,9 +1,10 @@
 """The pacemaker: when a coordinator is to be suspected, and when suspicion is enough to leave its view.
 
 Time outs follow PBFT and Jolteon: one member's suspicion moves nobody; f + 1 suspicions or timeouts, which
-hold one of an honest member, make every member give up the view; a commit quorum of timeouts ends it. The
-patience doubles with every view since the last commit, so that members who were apart come to overlap, and
-is back at its base with the next commit.
+hold one of an honest member, make every member give up the view; a commit quorum of timeouts ends it. Up to
+f coordinators in a row may be faulty, and no fault of the network: so the first f views after a commit get
+the base timeouts. From then on patience doubles with every view, so that members who were apart come to
+overlap, and is back at its base with the next commit.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Pacemaker:
         self._settings = settings
         self._suspects: dict[str, tuple[Suspect, int]] = {}
         self._timeouts: dict[str, TimeoutReport] = {}
-        self._doublings = 0
+        self._views = 0
         self._heard_ms: int | None = None
         self.entered_ms = 0
         self.distrusted = ""
@@ -57,7 +58,7 @@ class Pacemaker:
     @property
     def patience(self) -> int:
         """The factor on all timeouts."""
-        return 1 << min(self._doublings, self._settings.max_backoff)
+        return 1 << min(max(self._views - self._members.max_faulty, 0), self._settings.max_backoff)
 
     @property
     def idle_timeout_ms(self) -> int:
@@ -68,14 +69,14 @@ class Pacemaker:
         return self._settings.busy_timeout_ms * self.patience
 
     def entered(self, now_ms: int) -> None:
-        """A new view begins: its coordinator gets a full timeout, twice as long as the last one."""
-        self._doublings += 1
+        """A new view begins: its coordinator gets a full timeout."""
+        self._views += 1
         self._heard_ms = self.entered_ms = now_ms
         self.distrusted = ""
 
     def committed(self) -> None:
         """A block was committed: patience is back to normal."""
-        self._doublings = 0
+        self._views = 0
 
     def heard(self, now_ms: int) -> None:
         """Something valid came from the coordinator of this view."""
