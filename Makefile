@@ -28,6 +28,8 @@ DRILLS := tests/cluster/test_faults_drills.py
 # What depends on the Python version and the dependencies, not on the tree.
 UNIT_TESTS = python -m pytest $(PARALLEL) tests/unit --ignore=tests/unit/test_project.py $(PYTEST_FLAGS)
 BENCH_SECONDS ?= 5
+SOAK_DIR ?= .soak
+SOAK_DRILL = $(BIN)/acp faults run --resume --dir $(SOAK_DIR)
 OTHER_PYTHONS := 3.11 3.12 3.13 3.14
 
 PROTO_FILES := $(sort $(wildcard proto/replication/v1/*.proto))
@@ -84,10 +86,12 @@ bench: $(READY) ## measure rounds in one process, the store, then a real cluster
 	$(BIN)/python -m tests.benchmarks.bench_store
 	$(BIN)/acp bench --seconds $(BENCH_SECONDS)
 
-soak: $(READY) ## for hours: 100,000 simulated clusters, the property tests with fifty times the examples, all drills
+soak: $(READY) ## for hours, in SOAK_DIR so that it can go on after a break: seeds, properties, drills, 2,000 kills
 	SIMULATION_SEEDS=100000 SIMULATION_FROM=1000000 $(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
 	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout=0 tests/property $(PYTEST_FLAGS)
-	$(BIN)/acp faults run --all
+	$(SOAK_DRILL)/all --all --runs 5
+	$(SOAK_DRILL)/kills process-kills --runs 16
+	$(SOAK_DRILL)/kills-7 process-kills --nodes 7 --runs 2
 
 floors: ## unit tests with the oldest releases that pyproject.toml allows, in a fresh environment
 	@$(CHECK_PYTHON)
@@ -123,7 +127,7 @@ lock: ## resolve requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrad
 		--quiet $(LOCK_FLAGS) --output-file requirements.lock
 
 clean: ## remove everything that make created
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf .venv .venv-* .soak .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------------------------- plumbing

@@ -186,6 +186,23 @@ def test_several_runs_go_into_folders_of_their_own(
     assert "2 drills" in (tmp_path / "all" / "report.html").read_text()
 
 
+def test_many_runs_go_on_where_they_broke_off(
+    scenario: Path, runs: list[tuple[RunPlan, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ["faults", "run", str(scenario), "--runs", "3", "--dir", str(tmp_path / "soak"), "--json"]
+    assert main(many) == ExitCode.VERIFICATION
+    assert [plan.seed for plan, _ in runs] == [1, 2, 3]
+    (runs[1][1] / "result.json").unlink()
+    capsys.readouterr()
+    assert main([*many, "--resume"]) == ExitCode.VERIFICATION
+    assert [plan.seed for plan, _ in runs[3:]] == [2], "only what had not finished"
+    assert [run["verdict"] for run in document(capsys)["runs"]] == ["passed", "failed", "not run"]
+    assert main([*many, "--resume", "--nodes", "7"]) == ExitCode.OPERATOR
+    assert "is of another run" in capsys.readouterr().err
+    assert main(["faults", "run", str(scenario), "--resume"]) == ExitCode.USAGE
+    assert len(runs) == 4
+
+
 def test_a_replay_has_the_same_scenario_seed_and_schedule(
     scenario: Path, runs: list[tuple[RunPlan, Path]], tmp_path: Path
 ) -> None:

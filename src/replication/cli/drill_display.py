@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Progress",
+    "fault_counts",
     "kinds_document",
     "results_document",
     "scenario_document",
@@ -177,6 +179,22 @@ def show_results(results: Sequence[RunResult]) -> None:
     for result in results:
         counts[result.verdict.value] = counts.get(result.verdict.value, 0) + 1
     screen.print(f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())} in {total:.0f} s")
+    hits = fault_counts(results)
+    screen.print(
+        f"faults seen, by members hit: {', '.join(f'{count} {kind}' for kind, count in hits.items())}"
+    )
+
+
+def fault_counts(results: Iterable[RunResult]) -> dict[str, int]:
+    """How many members each kind of fault has hit in all these runs, and how many of them as coordinators."""
+    hits: Counter[str] = Counter()
+    for result in results:
+        for fault in result.faults:
+            if fault["took_effect"]:
+                hits[fault["kind"]] += len(fault["members"])
+                if {"coordinator", "all"} & set(fault["targets"]):
+                    hits[f"{fault['kind']} of the coordinator"] += 1
+    return dict(sorted(hits.items()))
 
 
 def results_document(results: Sequence[RunResult]) -> dict[str, Any]:
@@ -186,6 +204,7 @@ def results_document(results: Sequence[RunResult]) -> dict[str, Any]:
     return {
         "verdict": total_verdict(results).value,
         "seconds": round(sum(result.seconds for result in results), 3),
+        "hits": fault_counts(results),
         "runs": [result.as_document() for result in results],
     }
 

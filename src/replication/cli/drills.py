@@ -89,6 +89,12 @@ def run_drills(
     seed: Annotated[
         int | None, typer.Option(help="Another seed than the scenario's.", min=0, show_default=False)
     ] = None,
+    runs: Annotated[
+        int, typer.Option(help="Run each drill so often, with one seed after another.", min=1)
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --dir: what has finished there is not run again.")
+    ] = False,
     directory: DirectoryOption = None,
     keep: KeepOption = False,
     report: ReportOption = None,
@@ -102,14 +108,23 @@ def run_drills(
     A fault that left no trace makes the run NOT RUN, which is not passed. Exit code 7 when something that
     must hold does not, 4 when a run showed nothing. Without --dir, the files of a run that passed are
     removed."""
+    from replication.client import UsageError
     from replication.faults.harness.drill import plan_run
     from replication.faults.harness.reading import with_nodes
 
     scenarios = _chosen(names or [], every, library)
     if nodes is not None:
         scenarios = [with_nodes(scenario, nodes) for scenario in scenarios]
-    plans = [plan_run(scenario, seed) for scenario in scenarios]
-    _run_all(plans, directory, keep=keep, report=report, allow_not_run=allow_not_run, json=json)
+    if resume and directory is None:
+        raise UsageError("--resume goes on in the folder of an earlier run. Name it with --dir.")
+    plans = [
+        plan_run(scenario, (scenario.seed if seed is None else seed) + run)
+        for scenario in scenarios
+        for run in range(runs)
+    ]
+    _run_all(
+        plans, directory, keep=keep, report=report, allow_not_run=allow_not_run, json=json, resume=resume
+    )
 
 
 def replay_drill(
@@ -171,10 +186,11 @@ def _run_all(
     report: Path | None,
     allow_not_run: bool,
     json: bool,
+    resume: bool = False,
 ) -> None:
     from replication.cli import drill_display as display
     from replication.faults.harness.checks import Verdict
-    from replication.faults.harness.outcome import total_verdict
+    from replication.faults.harness.outcome import read_result, total_verdict
     from replication.faults.harness.page import load_run, write_page
 
     base = directory or Path(tempfile.mkdtemp(prefix="acp-faults-"))
@@ -183,6 +199,9 @@ def _run_all(
     try:
         for number, plan in enumerate(plans, 1):
             folder = base if len(plans) == 1 else base / f"{number:02d}-{plan.scenario.name}"
+            if resume and _has_finished(plan, folder):
+                results.append(read_result(folder))
+                continue
             _require_new(folder)
             result = _run_one(plan, folder, number, len(plans), keep=keep)
             results.append(result)
@@ -235,6 +254,22 @@ def _finish(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def _has_finished(plan: RunPlan, folder: Path) -> bool:
+    """Whether the folder holds the result of this very run. What broke off in the middle is removed."""
+    from replication.errors import OperatorError
+    from replication.faults.harness.drill import read_plan
+    from replication.faults.harness.outcome import RESULT_FILE
+
+    if not folder.exists():
+        return False
+    if read_plan(folder) != plan:
+        raise OperatorError(f"{folder} is of another run. Choose another folder with --dir.")
+    if (folder / RESULT_FILE).is_file():
+        return True
+    shutil.rmtree(folder)
+    return False
 
 
 def _require_new(folder: Path) -> None:
