@@ -86,9 +86,12 @@ bench: $(READY) ## measure rounds in one process, the store, then a real cluster
 	$(BIN)/python -m tests.benchmarks.bench_store
 	$(BIN)/acp bench --seconds $(BENCH_SECONDS)
 
-soak: $(READY) ## for hours, in SOAK_DIR so that it can go on after a break: seeds, properties, drills, 2,000 kills
+soak: $(READY) ## for hours, in SOAK_DIR so that it can go on after a break: seeds, properties, fuzzing, drills, kills
 	SIMULATION_SEEDS=100000 SIMULATION_FROM=1000000 $(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
 	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout=0 tests/property $(PYTEST_FLAGS)
+	@mkdir -p $(SOAK_DIR)
+	$(BIN)/acp faults fuzz --executions 10000000 --seed 1000000 --workers 2 \
+		--resume $(SOAK_DIR)/fuzzing --dir $(SOAK_DIR)/fuzz-failures
 	$(SOAK_DRILL)/all --all --runs 5
 	$(SOAK_DRILL)/kills process-kills --runs 16
 	$(SOAK_DRILL)/kills-7 process-kills --nodes 7 --runs 2

@@ -36,6 +36,7 @@ from replication.cli import drills as drill_commands
 from replication.cli import evidence as evidence_command
 from replication.cli import execute as execute_command
 from replication.cli import faults as faults_commands
+from replication.cli import fuzz as fuzz_command
 from replication.cli import history as history_command
 from replication.cli import init as init_command
 from replication.cli import members as members_commands
@@ -126,6 +127,7 @@ faults_app.command("run")(drill_commands.run_drills)
 faults_app.command("replay")(drill_commands.replay_drill)
 faults_app.command("report")(drill_commands.report_drill)
 faults_app.command("simulate")(faults_commands.simulate)
+faults_app.command("fuzz")(fuzz_command.fuzz)
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,7 +11,6 @@ import difflib
 import os
 import re
 import secrets
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv6Address
@@ -21,6 +20,7 @@ from typing import Any, ClassVar, Final
 
 from replication.errors import OperatorError
 from replication.identity.names import ID_MAX_LENGTH, is_member_id
+from replication.node.toml_text import TomlError, parse_toml
 
 __all__ = [
     "LOG_LEVELS",
@@ -139,8 +139,8 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         ConfigError: as `read_config`.
     """
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(text)
+    except TomlError as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
     top = _Table(origin, "", data, ("id", "listen", "policy", "timing", "log", "peers", "joins"))
     member_id = _member_id(top, "id", top.text("id"))

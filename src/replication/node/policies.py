@@ -27,7 +27,6 @@ import copy
 import importlib
 import inspect
 import logging
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,7 @@ from replication.node.cel_expression import (
     short_text,
 )
 from replication.node.config import PolicySettings, did_you_mean
+from replication.node.toml_text import TomlError, parse_toml
 
 __all__ = [
     "MAX_REASON_BYTES",
@@ -322,8 +322,8 @@ def parse_cel_policy(text: str, origin: str) -> CelPolicy:
         PolicyError: as `load_policy`.
     """
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(text)
+    except TomlError as error:
         raise PolicyError(f"{origin} is not valid TOML: {error}") from error
     _known_keys(data, ("rule", "default"), origin)
     tables = data.get("rule", [])

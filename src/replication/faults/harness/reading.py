@@ -31,7 +31,6 @@ refused, each with its place in the file."""
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -64,6 +63,7 @@ from replication.faults.harness.settings import (
 )
 from replication.identity.genesis import Rules
 from replication.node.config import TIMING_RANGES
+from replication.node.toml_text import TomlError, parse_toml
 
 __all__ = ["MAX_NODES", "parse_scenario", "read_scenario", "with_nodes"]
 
@@ -142,8 +142,8 @@ def read_scenario(path: Path) -> Scenario:
 def parse_scenario(text: str, origin: str) -> Scenario:
     """The scenario that `text` describes; `origin` names it in errors. Raises `ScenarioError`."""
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(text)
+    except TomlError as error:
         raise ScenarioError(f"{origin} is not valid TOML: {error}") from error
     _require_known(data, _TOP, origin)
     top = read_settings(

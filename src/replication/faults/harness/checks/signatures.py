@@ -51,15 +51,18 @@ def parse_statement(message: bytes) -> SignedStatement | None:
         raise ValueError(f"{message[:40]!r} is no signed statement")
     (epoch,) = struct.unpack_from(">Q", message, 1 + size + 32)
     body = message[1 + size + 40 :]
-    if kind in ("propose", "prepare", "commit"):
-        view, height = struct.unpack_from(">QQ", body)
-        return SignedStatement(kind, epoch, (view, height, body[16:48].hex()))
-    if kind == "timeout":
-        view, committed, has_lock, lock_view = struct.unpack_from(">QQBQ", body)
-        return SignedStatement(kind, epoch, (view, committed, bool(has_lock), lock_view, body[25:57].hex()))
-    if kind == "newview":
-        (view,) = struct.unpack_from(">Q", body)
-        return SignedStatement(kind, epoch, (view, body[8:40].hex()))
+    try:
+        if kind in ("propose", "prepare", "commit"):
+            view, height, block_hash = struct.unpack_from(">QQ32s", body)
+            return SignedStatement(kind, epoch, (view, height, block_hash.hex()))
+        if kind == "timeout":
+            view, committed, has_lock, lock_view, lock_hash = struct.unpack_from(">QQBQ32s", body)
+            return SignedStatement(kind, epoch, (view, committed, bool(has_lock), lock_view, lock_hash.hex()))
+        if kind == "newview":
+            view, digest = struct.unpack_from(">Q32s", body)
+            return SignedStatement(kind, epoch, (view, digest.hex()))
+    except struct.error as error:
+        raise ValueError(f"a signed {kind} of {len(body)} bytes is cut off: {error}") from error
     return None
 
 
