@@ -4,28 +4,31 @@ The role comes from the certificate of the connection (a SAN, see `identity.role
 one row for each call that a node serves. A call without a row is refused, to everybody.
 
 `Gate` is a gRPC interceptor. In this order, and before the request is parsed, it checks: the certificate
-(cluster, expiry; a connection may outlive its certificate), the role, how many calls are under way, and that
-a unary call has a deadline. It turns every exception of a handler into a status (`failures`).
+(cluster, expiry; a connection may outlive its certificate), the role, how many calls and streams are under
+way, and that a unary call has a deadline. It turns every exception of a handler into a status (`failures`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import inspect
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 from cryptography import x509
 from google.protobuf.message import DecodeError
 
+from replication.identity.members import MAX_MEMBERS
 from replication.identity.roles import (
+    CertificateError,
     CertificateExpiredError,
     CertificateForeignError,
     CertificateMalformedError,
@@ -34,14 +37,40 @@ from replication.identity.roles import (
     identity_from_sans,
 )
 from replication.node.failures import RefusedError, abort, failure_of
+from replication.node.pacing import Pacer
 
-__all__ = ["ACCESS", "MAX_CALLS", "MAX_CALLS_PER_CALLER", "Caller", "Gate", "caller_of"]
+__all__ = [
+    "ACCESS",
+    "MAX_CALLS",
+    "MAX_CALLS_PER_CALLER",
+    "MAX_STREAMS",
+    "MAX_STREAMS_PER_CALLER",
+    "Caller",
+    "Gate",
+    "caller_of",
+]
 
 MAX_CALLS_PER_CALLER: Final = 1024
 """Calls of one identity under way at once: each waiting one holds a request and a task, 100 KiB at worst."""
 
 MAX_CALLS: Final = 2048
 """The same of all clients together. Nodes are not counted: no flood of clients may keep members apart."""
+
+MAX_CALLS_PER_MEMBER: Final = 64
+"""Calls of one member under way at once, which count for nobody else. It needs a stream and a page or two."""
+
+MAX_STREAMS_PER_CALLER: Final = 64
+"""Answers that are streams (watching, exports) of one identity at once. Each may hold a page of entries, and
+what the connection buffers: half a MiB mostly."""
+
+MAX_STREAMS: Final = 256
+"""The same of all clients together."""
+
+REFUSALS_PER_SECOND: Final = 100
+REFUSAL_BURST: Final = 500
+LONGEST_REFUSAL_SECONDS: Final = 5.0
+"""Refused calls of one identity that are answered at once. More are answered late, so that who only sends
+rubbish waits most of the time; with its calls under way bounded, that bounds what it costs."""
 
 _READERS: Final = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR, Role.NODE})
 _OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
@@ -102,6 +131,36 @@ def _caller(sans: tuple[bytes, ...], pem: bytes) -> Caller:
     return Caller(identity, certificate.not_valid_after_utc.timestamp())
 
 
+class _Room:
+    """Counts what is under way, for each identity and in all."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        self._what = what
+        self._reason = reason
+        self._counts: Counter[str] = Counter()
+        self._total = 0
+
+    @contextmanager
+    def taken(self, identity: Identity, most_each: int, most: int) -> Iterator[None]:
+        """One more of `identity`. Raises RefusedError."""
+        key = identity.uri
+        if self._total >= most or self._counts[key] >= most_each:
+            raise RefusedError(
+                self._reason,
+                f"{self._counts[key]} {self._what} of {identity.name} and {self._total} of all clients are "
+                "under way at this node. Wait for answers before you ask more, or ask another node.",
+            )
+        self._counts[key] += 1
+        self._total += 1
+        try:
+            yield
+        finally:
+            self._total -= 1
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
+
+
 class Gate(grpc.aio.ServerInterceptor):
     """The interceptor of one node. `clock` gives seconds since the epoch."""
 
@@ -109,8 +168,11 @@ class Gate(grpc.aio.ServerInterceptor):
         self._cluster_id = cluster_id
         self._clock = clock
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._under_way: Counter[str] = Counter()
-        self._total = 0
+        self._calls = _Room("calls", "TOO_MANY_CALLS")
+        self._calls_of_members = _Room("calls", "TOO_MANY_CALLS")
+        self._refusals = Pacer(REFUSALS_PER_SECOND, REFUSAL_BURST, LONGEST_REFUSAL_SECONDS)
+        self._held = 0
+        self._streams = _Room("streams", "TOO_MANY_STREAMS")
 
     async def intercept_service(
         self,
@@ -164,27 +226,20 @@ class Gate(grpc.aio.ServerInterceptor):
             )
 
     @contextmanager
-    def _counted(self, identity: Identity) -> Iterator[None]:
-        """Count a call as under way. Raises RefusedError (TOO_MANY_CALLS)."""
+    def _counted(self, identity: Identity, *, stream: bool) -> Iterator[None]:
+        """Count a call as under way. Raises RefusedError (TOO_MANY_CALLS, TOO_MANY_STREAMS)."""
         if identity.role is Role.NODE:
-            yield
+            with self._calls_of_members.taken(
+                identity, MAX_CALLS_PER_MEMBER, MAX_CALLS_PER_MEMBER * MAX_MEMBERS
+            ):
+                yield
             return
-        key = identity.uri
-        if self._total >= MAX_CALLS or self._under_way[key] >= MAX_CALLS_PER_CALLER:
-            raise RefusedError(
-                "TOO_MANY_CALLS",
-                f"{self._under_way[key]} calls of {identity.name} and {self._total} of all clients are under "
-                "way at this node. Wait for answers before you ask more, or ask another node.",
-            )
-        self._under_way[key] += 1
-        self._total += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._under_way[key] -= 1
-            if not self._under_way[key]:
-                del self._under_way[key]
+        with self._calls.taken(identity, MAX_CALLS_PER_CALLER, MAX_CALLS):
+            if not stream:
+                yield
+                return
+            with self._streams.taken(identity, MAX_STREAMS_PER_CALLER, MAX_STREAMS):
+                yield
 
     def _guard(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         """`handler` behind this gate."""
@@ -217,18 +272,19 @@ class Gate(grpc.aio.ServerInterceptor):
         parse: Callable[[bytes], Any] | None,
         *,
         deadline: bool,
+        stream: bool = False,
     ) -> Any:
         async def behaviour(request: Any, context: Context) -> Any:
             try:
                 caller = self.admit(method, context)
-                with self._counted(caller.identity):
+                with self._counted(caller.identity, stream=stream):
                     if deadline:
                         _require_deadline(context)
                     return await inner(_parsed(request, parse), context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await abort(context, failure_of(error))
+                await self._refuse(context, error)
 
         return behaviour
 
@@ -240,18 +296,30 @@ class Gate(grpc.aio.ServerInterceptor):
         async def responses(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 caller = self.admit(method, context)
-                with self._counted(caller.identity):
+                with self._counted(caller.identity, stream=True):
                     async for response in inner(_parsed(request, parse), context):
                         self.require_valid(caller)
                         yield response
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await abort(context, failure_of(error))
+                await self._refuse(context, error)
 
         if inspect.isasyncgenfunction(inner):
             return responses
-        return self._unary(method, inner, parse, deadline=False)
+        return self._unary(method, inner, parse, deadline=False, stream=True)
+
+    async def _refuse(self, context: Context, error: Exception) -> NoReturn:
+        """End a call with an error; late, if its caller has had many."""
+        with suppress(CertificateError):
+            seconds = self._refusals.delay(caller_of(context).identity.uri, time.monotonic())
+            if seconds and self._held < MAX_CALLS:
+                self._held += 1
+                try:
+                    await asyncio.sleep(seconds)
+                finally:
+                    self._held -= 1
+        await abort(context, failure_of(error))
 
 
 def _require_deadline(context: Context) -> None:

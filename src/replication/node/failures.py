@@ -75,6 +75,7 @@ STATUS_BY_REASON: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         # Limits.
         "TOO_MANY_CALLS": grpc.StatusCode.RESOURCE_EXHAUSTED,
         "TOO_MANY_PENDING": grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_MANY_STREAMS": grpc.StatusCode.RESOURCE_EXHAUSTED,
         "TOO_MANY_PROPOSALS": grpc.StatusCode.RESOURCE_EXHAUSTED,
         # Later, or elsewhere, it may work.
         "EPOCH_OVER": grpc.StatusCode.UNAVAILABLE,

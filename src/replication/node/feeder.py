@@ -41,6 +41,10 @@ TURN_BUDGET_NS: Final = 5_000_000
 MAX_SUBMISSIONS_A_TURN: Final = 256
 """So that a flood of own commands does not starve the messages of peers."""
 
+MAX_REFUSED_A_TURN: Final = 8
+"""Refused messages after which a turn ends. Correct members send few; a flood of bad signatures must not
+keep what the others asked for from being carried out."""
+
 MAX_TICKS_A_TURN: Final = 4
 
 SWEEP_MS: Final = 200
@@ -233,7 +237,7 @@ class Feeder:
         inbox, replica = self.inbox, self._replica
         if not inbox:
             return
-        until = perf_counter_ns() + TURN_BUDGET_NS
+        until, before = perf_counter_ns() + TURN_BUDGET_NS, self._counters.refused
         while inbox and not batch.is_closed:
             sender, message = inbox.take()
             self._counters.messages += 1
@@ -245,7 +249,7 @@ class Feeder:
             except PeerError as error:
                 self._refuse(sender, error, now_ms)
                 self._take_rest(batch, height, now_ms)
-            if perf_counter_ns() > until:
+            if perf_counter_ns() > until or self._counters.refused - before >= MAX_REFUSED_A_TURN:
                 break
 
     def _take_rest(self, batch: Batch, height: int, now_ms: int) -> None:

@@ -1,6 +1,7 @@
-"""Messages of peers that wait for the replica, in order of arrival, within a share for each peer.
+"""Messages of peers that wait for the replica: in turn one of each peer, within a share for each peer.
 
-A peer that sends faster than this node works must wait for room in its own share; the others do not notice.
+A peer that sends faster than this node works must wait for room in its own share. The others do not notice:
+what one of them sends waits for one message of every other peer at most, whatever is queued.
 """
 
 from __future__ import annotations
@@ -35,25 +36,27 @@ def size_of(message: Message) -> int:
 
 @dataclass(slots=True)
 class _Share:
-    messages: int = 0
+    queue: deque[tuple[Message, int]] = field(default_factory=deque)
     size: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     @property
     def has_room(self) -> bool:
-        return self.messages < MAX_MESSAGES_PER_PEER and self.size < MAX_BYTES_PER_PEER
+        return len(self.queue) < MAX_MESSAGES_PER_PEER and self.size < MAX_BYTES_PER_PEER
 
 
 class Inbox:
-    """First in, first out. `put` waits while the sender's share is full; `take` never waits."""
+    """For each peer first in, first out. `put` waits while the sender's share is full; `take` never waits."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[str, Message, int]] = deque()
+        self._turns: deque[str] = deque()
+        """Peers of whom a message waits, in the order in which they have their turn."""
+        self._length = 0
         self._shares: dict[str, _Share] = {}
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return self._length
 
     async def put(self, sender: str, message: Message) -> bool:
         """Queue a message; False when the inbox was closed instead."""
@@ -65,17 +68,22 @@ class Inbox:
         if self._is_closed:
             return False
         size = size_of(message)
-        share.messages += 1
         share.size += size
-        self._queue.append((sender, message, size))
+        if not share.queue:
+            self._turns.append(sender)
+        share.queue.append((message, size))
+        self._length += 1
         return True
 
     def take(self) -> tuple[str, Message]:
-        """The oldest message and its sender; the inbox must not be empty."""
-        sender, message, size = self._queue.popleft()
+        """The oldest message of the peer whose turn it is, and that peer; the inbox must not be empty."""
+        sender = self._turns.popleft()
         share = self._shares[sender]
-        share.messages -= 1
+        message, size = share.queue.popleft()
         share.size -= size
+        self._length -= 1
+        if share.queue:
+            self._turns.append(sender)
         if share.waiting and share.has_room:
             self._admit_next(share)
         return sender, message
@@ -83,8 +91,10 @@ class Inbox:
     def close(self) -> None:
         """Drop everything; whoever waits for room is told."""
         self._is_closed = True
-        self._queue.clear()
+        self._turns.clear()
+        self._length = 0
         for share in self._shares.values():
+            share.queue.clear()
             while share.waiting:
                 self._admit_next(share)
 

@@ -6,13 +6,15 @@ The first envelope of a stream, the `Hello`, belongs to the transport and is no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from replication.ledger import codec
 from replication.ledger.codec import MalformedError
-from replication.ordering.limits import MAX_COMMAND_BYTES
+from replication.ordering.limits import MAX_BLOCK_BYTES, MAX_BLOCK_COMMANDS, MAX_COMMAND_BYTES
 from replication.ordering.messages import (
     Acknowledgement,
     BlockProposal,
@@ -32,10 +34,87 @@ from replication.ordering.statements import Phase
 from replication.v1 import peer_service_pb2
 from replication.v1.peer_service_pb2 import PeerMessage
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "frames", "parse"]
+
+_SMALL: Final = 1024
+_MEMBERS: Final = 64 * 1024
+"""A timeout certificate of a hundred members takes some 50 KiB, a certificate 15 KiB."""
+
+_BLOCK: Final = MAX_BLOCK_BYTES + MAX_BLOCK_COMMANDS * 8 + _MEMBERS
+
+MAX_FRAME_BYTES: Final[MappingProxyType[str, int]] = MappingProxyType(
+    {
+        "hello": _SMALL,
+        "block_proposal": _BLOCK,
+        "statement": _SMALL,
+        "certificate": _MEMBERS,
+        "command": MAX_COMMAND_BYTES + _SMALL,
+        "heartbeat": _MEMBERS,
+        "suspect": _SMALL,
+        "timeout": _MEMBERS,
+        "timeout_certificate": _MEMBERS,
+        "new_view": 2 * _MEMBERS,
+        "witness": 4 * _SMALL,
+        "body_request": _SMALL,
+        "block_body": _BLOCK,
+    }
+)
+"""What an envelope of each kind may take. Checked before it is parsed: a message that is a list of a million
+empty parts takes fifty times as much memory when it is parsed."""
+
+_KIND_OF: Final = {field.number: field.name for field in PeerMessage.DESCRIPTOR.fields}
 
 MAX_WITNESSED: Final = len(Phase)
 """A witness shows the newest statement of each phase."""
+
+
+def frames(request: bytes) -> Iterator[bytes]:
+    """The envelopes in a serialised ExchangeRequest, one after the other and not parsed.
+
+    Raises:
+        MalformedError: it holds anything else, or is cut off.
+    """
+    at = 0
+    while at < len(request):
+        tag, at = request[at], at + 1
+        size, at = _varint(request, at)
+        if tag != 0x0A or at + size > len(request):
+            raise MalformedError("a request of a stream must be made of envelopes, and of whole ones")
+        yield request[at : at + size]
+        at += size
+
+
+def parse(frame: bytes) -> PeerMessage:
+    """An envelope from its bytes: one part, of a size that its kind may have.
+
+    Raises:
+        MalformedError: it has another shape, or is larger.
+    """
+    kind = _KIND_OF.get(frame[0] >> 3) if frame and frame[0] & 0x87 == 2 else None
+    if kind is None:
+        raise MalformedError("an envelope must begin with a part that is known")
+    size, at = _varint(frame, 1)
+    if at + size != len(frame):
+        raise MalformedError(f"an envelope that holds a {kind} must hold nothing else")
+    if size > MAX_FRAME_BYTES[kind]:
+        raise MalformedError(f"a {kind} takes at most {MAX_FRAME_BYTES[kind]} bytes, not {size}")
+    try:
+        return PeerMessage.FromString(frame)
+    except DecodeError as error:
+        raise MalformedError(f"not a {kind}: {error}") from error
+
+
+def _varint(text: bytes, at: int) -> tuple[int, int]:
+    """A length, and the place behind it."""
+    value = 0
+    for shift in range(0, 35, 7):
+        if at >= len(text):
+            break
+        byte = text[at]
+        value, at = value | (byte & 0x7F) << shift, at + 1
+        if byte < 0x80:
+            return value, at
+    raise MalformedError("a length is cut off, or too long")
 
 
 def encode(message: Message) -> PeerMessage:

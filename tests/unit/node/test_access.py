@@ -309,6 +309,74 @@ def test_calls_under_way_are_bounded_for_each_caller_and_nodes_are_never_kept_ou
     asyncio.run(work())
 
 
+def test_streams_are_bounded_for_each_caller_and_members_have_room_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access, "MAX_STREAMS_PER_CALLER", 2)
+    monkeypatch.setattr(access, "MAX_STREAMS", 3)
+    monkeypatch.setattr(access, "MAX_CALLS_PER_MEMBER", 4)
+
+    async def work() -> None:
+        async with Node().running() as node:
+
+            async def endless(request: Any, context: Any) -> AsyncIterator[empty_pb2.Empty]:
+                yield empty_pb2.Empty()
+                await asyncio.Event().wait()
+
+            path = "/replication.v1.VotingService/Watch"
+            handler = grpc.unary_stream_rpc_method_handler(
+                endless, empty_pb2.Empty.FromString, empty_pb2.Empty.SerializeToString
+            )
+            vars(node.gate)["_handlers"][path] = node.gate._guard(path, handler)
+
+            async def opened(channel: Any, count: int) -> list[Any]:
+                streams = [channel.unary_stream(path)(b"") for _ in range(count)]
+                for stream in streams:
+                    assert await stream.read() == b""
+                return streams
+
+            async with (
+                node.channel(Role.VIEWER) as viewer,
+                node.channel(Role.ADMIN) as admin,
+                node.channel(Role.NODE) as member,
+            ):
+                streams = await opened(viewer, 2)
+                assert await node.call(viewer, path) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+                head = "/replication.v1.AuditService/GetHead"
+                assert await node.call(viewer, head) == ("OK", ""), "calls have room of their own"
+                streams += await opened(admin, 1)
+                assert await node.call(admin, path) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+                streams += await opened(member, 4)
+                assert await node.call(member, path) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
+                for stream in streams:
+                    stream.cancel()
+
+                async def is_free() -> bool:
+                    return await node.call(viewer, head) == ("OK", "") and not node.gate._streams._total
+
+                while not await is_free():
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+
+
+def test_who_is_refused_too_often_waits_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "REFUSALS_PER_SECOND", 1)
+    monkeypatch.setattr(access, "REFUSAL_BURST", 3)
+
+    async def work() -> None:
+        async with Node().running() as node:
+            path, rubbish = "/replication.v1.VotingService/Propose", b"\xff\xff\xff"
+            async with node.channel(Role.OPERATOR) as rude, node.channel(Role.ADMIN) as polite:
+                for _ in range(3):
+                    assert (await node.call(rude, path, body=rubbish))[1] == "MALFORMED_MESSAGE"
+                assert (await node.call(rude, path, body=rubbish, timeout=0.5))[0] == "DEADLINE_EXCEEDED"
+                assert (await node.call(polite, path, body=rubbish))[1] == "MALFORMED_MESSAGE"
+                assert await node.call(rude, path) == ("OK", ""), "what is right is answered at once"
+
+    asyncio.run(work())
+
+
 def test_an_exception_in_a_stream_is_a_status_too() -> None:
     async def work() -> None:
         async with Node().running() as node:

@@ -91,13 +91,22 @@ def test_the_clock_never_goes_slower_than_half_speed(steps: list[tuple[int, int]
 # inbox
 
 
-def test_messages_come_out_in_order_of_arrival() -> None:
+def test_messages_of_one_peer_come_out_in_order_and_peers_take_turns() -> None:
     async def scenario() -> None:
         inbox = Inbox()
-        for number in range(5):
-            await inbox.put(f"node-{number % 2}", BodyRequest(bytes([number])))
+        for number in range(100):
+            await inbox.put("flooder", BodyRequest(bytes([number])))
+        for number in range(3):
+            await inbox.put("node-2", BodyRequest(bytes([number])))
+        await inbox.put("node-3", BodyRequest(b"x"))
         taken = [inbox.take() for _ in range(len(inbox))]
-        assert taken == [(f"node-{number % 2}", BodyRequest(bytes([number]))) for number in range(5)]
+        assert [sender for sender, _ in taken[:8]] == [
+            *("flooder", "node-2", "node-3", "flooder", "node-2", "flooder", "node-2", "flooder"),
+        ]
+        for peer, count in (("flooder", 100), ("node-2", 3)):
+            own = [message for sender, message in taken if sender == peer]
+            assert own == [BodyRequest(bytes([number])) for number in range(count)]
+        assert not len(inbox)
 
     run(scenario())
 

@@ -26,7 +26,7 @@ from replication.node.peers import (
     SendQueue,
     encode_frame,
 )
-from replication.node.services.peer import PeerService
+from replication.node.services.peer import PeerService, add_peer_service
 from replication.ordering.messages import BodyRequest, CommandMessage, Message
 from replication.v1 import peer_service_pb2, peer_service_pb2_grpc
 
@@ -137,7 +137,7 @@ class Peer:
 
     async def serve(self) -> None:
         self.server = grpc.aio.server(interceptors=[Gate(CLUSTER)], options=[("grpc.so_reuseport", 0)])
-        peer_service_pb2_grpc.add_PeerServiceServicer_to_server(self.service, self.server)
+        add_peer_service(self.service, self.server)
         port = self.server.add_secure_port(self.address or "127.0.0.1:0", self.server_credentials)
         self.address = f"127.0.0.1:{port}"
         await self.server.start()

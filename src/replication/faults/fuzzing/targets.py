@@ -78,11 +78,9 @@ def _require(holds: object, rule: str) -> None:
 
 
 def _wire(text: bytes) -> None:
-    request = peer_service_pb2.ExchangeRequest()
-    request.ParseFromString(text)
-    for envelope in request.messages:
+    for frame in wire.frames(text):
         try:
-            message = wire.decode(envelope)
+            message = wire.decode(wire.parse(frame))
         except MalformedError:
             continue
         _require(wire.decode(wire.encode(message)) == message, "a message must survive encoding")
@@ -308,7 +306,7 @@ TARGETS: Final = MappingProxyType(
     {
         target.name: target
         for target in (
-            Target("wire", "messages between members", _wire, (DecodeError,), 30),
+            Target("wire", "messages between members", _wire, (MalformedError,), 30),
             Target("blocks", "pages of committed blocks", _blocks, (DecodeError, MalformedError), 20),
             Target("command", "commands, which are ordered and signed", _command, (CommandError,), 40),
             Target("stored", "blocks, certificates, sign states on disk", _stored, (MalformedError,), 30),
