@@ -344,7 +344,7 @@ async def garbage(attacker: Attacker) -> None:
     async def requests() -> AsyncIterator[bytes]:
         for number in range(10**9):
             body = rng.randbytes(2_000)
-            if number % 50 < 49:  # an envelope of a known kind around noise
+            if number % 3:  # an envelope of a known kind around noise
                 envelope = peer_service_pb2.PeerMessage(
                     statement=log_pb2.Statement(phase=rng.choice((0, 1, 2, 3)), signature=body)  # type: ignore[arg-type]  # numbers of the enumeration
                 )

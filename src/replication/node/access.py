@@ -69,8 +69,9 @@ MAX_STREAMS: Final = 256
 REFUSALS_PER_SECOND: Final = 100
 REFUSAL_BURST: Final = 500
 LONGEST_REFUSAL_SECONDS: Final = 5.0
+MAX_REFUSALS_HELD: Final = 512
 """Refused calls of one identity that are answered at once. More are answered late, so that who only sends
-rubbish waits most of the time; with its calls under way bounded, that bounds what it costs."""
+rubbish waits most of the time. Each one held takes some 20 KiB; beyond the last number none is held."""
 
 _READERS: Final = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR, Role.NODE})
 _OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
@@ -313,7 +314,7 @@ class Gate(grpc.aio.ServerInterceptor):
         """End a call with an error; late, if its caller has had many."""
         with suppress(CertificateError):
             seconds = self._refusals.delay(caller_of(context).identity.uri, time.monotonic())
-            if seconds and self._held < MAX_CALLS:
+            if seconds and self._held < MAX_REFUSALS_HELD:
                 self._held += 1
                 try:
                     await asyncio.sleep(seconds)

@@ -57,6 +57,10 @@ __all__ = ["run"]
 MAX_STREAMS_PER_CONNECTION: Final = 1024
 """Calls under way on one connection. A client multiplexes; one that needs more opens a second."""
 
+STREAM_WINDOW_BYTES: Final = 256 * 1024
+"""What a stream may have on the way to this node: 5 MB a second over 50 ms. gRPC would measure the line and
+give many MiB to whoever sends fast; a flood of large messages then took six times the memory."""
+
 HANDSHAKE_MS: Final = 10_000
 """How long a connection may take to prove who it is."""
 
@@ -76,6 +80,8 @@ _SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     # Two processes on one port would each get half of the connections; the second has to fail.
     ("grpc.so_reuseport", 0),
