@@ -201,6 +201,21 @@ class Service(
             proposal.status = model_pb2.PROPOSAL_STATUS_EXECUTED
         return voting.ExecuteResponse(proposal=proposal)
 
+    def ReportExecution(
+        self, request: voting.ReportExecutionRequest, context: Any
+    ) -> voting.ReportExecutionResponse:
+        self.enter("ReportExecution", context)
+        found = [item for item in self.state.proposals.values() if item.digest == request.proposal_digest]
+        proposal = self.find(found[0].id if found else "prop-9999", context)
+        proposal.receipts.append(
+            model_pb2.ExecutionReceipt(
+                executor_id=request.executor_id, outcome=request.outcome, detail=request.detail
+            )
+        )
+        if request.outcome == model_pb2.EXECUTION_OUTCOME_SUCCEEDED:
+            proposal.status = model_pb2.PROPOSAL_STATUS_EXECUTED
+        return voting.ReportExecutionResponse(proposal=proposal)
+
     def GetProposal(self, request: voting.GetProposalRequest, context: Any) -> voting.GetProposalResponse:
         self.enter("GetProposal", context)
         proposal = self.find(request.proposal_id, context)

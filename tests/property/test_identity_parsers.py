@@ -26,7 +26,6 @@ from replication.identity.tls import (
     issue,
 )
 
-NOW = dt.datetime.now(dt.UTC)
 NONCE = bytes(32)
 JSON_VALUES = st.recursive(
     st.none()
@@ -75,7 +74,7 @@ def test_a_certificate_with_one_bit_changed_is_refused_or_says_the_same(data: st
     bit = data.draw(st.integers(0, 8 * len(der) - 1))
     der[bit // 8] ^= 1 << bit % 8
     try:
-        check_certificate(to_pem(bytes(der)), authority()[0], NOW)
+        check_certificate(to_pem(bytes(der)), authority()[0], dt.datetime.now(dt.UTC))
     except CertificateError:
         return
     # DER leaves the count of unused bits after the signature some slack, where those bits are zero anyway.
@@ -88,7 +87,7 @@ def test_a_certificate_with_one_bit_changed_is_refused_or_says_the_same(data: st
 def test_garbage_is_no_certificate(garbage: bytes) -> None:
     for pem in (garbage, to_pem(garbage)):
         try:
-            check_certificate(pem, authority()[0], NOW)
+            check_certificate(pem, authority()[0], dt.datetime.now(dt.UTC))
         except CertificateError:
             continue
         raise AssertionError("accepted")

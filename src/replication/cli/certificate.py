@@ -33,13 +33,15 @@ def certificate(
     output: OutputOption = None,
 ) -> None:
     """Fetch the certificate of a decision. With the genesis file at hand (--dir) it is verified as well."""
+    from replication.client.files import write_whole
+
     with options.open() as client:
         found = client.certificate(proposal_id, timeout_seconds=options.timeout, node=options.node)
     text = found.text if found.text.endswith("\n") else f"{found.text}\n"
     if output is None:
         sys.stdout.write(text)
         return
-    write_file(output, text.encode())
+    write_whole(output, text.encode())
     if options.json:
         print_json({"proposal_id": proposal_id, "file": str(output), "verified": found.verified})
     else:
@@ -112,15 +114,3 @@ def read_file(path: Path, limit: int) -> bytes:
             return file.read(limit)
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a whole file or leave the old one. Raises `OperatorError`."""
-    from replication.errors import OperatorError
-
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        raise OperatorError(f"{path} cannot be written: {error.strerror}. Check the folder.") from error

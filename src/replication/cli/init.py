@@ -33,6 +33,12 @@ def init(
         int | None, typer.Option(help="First port. Default: free ports of this machine; 7001 with --hosts.")
     ] = None,
     policy: PolicyOption = "manual",
+    executor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of an executor, who gets a home of its own; may be repeated.", show_default=False
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make the files of a new cluster: authority, genesis, node homes, client certificates."""
@@ -45,6 +51,7 @@ def init(
         hosts=[host.strip() for host in hosts.split(",")] if hosts else (),
         base_port=base_port,
         policy=parse_policy(policy),
+        executors=executor or (),
     )
     members = [{"id": member.id, "address": member.address} for member in genesis.members.members]
     if json:
@@ -55,5 +62,7 @@ def init(
     )
     for member in members:
         note(f"  {member['id']}  {member['address']}")
+    for one in genesis.members.executors:
+        note(f"  executor {one.id}: {directory / 'executors' / one.id}")
     note(f"Keep {directory / 'ca' / 'ca.key'} safe and off the nodes.")
     note(f"Start the cluster with: acp up --dir {directory}")

@@ -35,6 +35,7 @@ from replication.cli import demo as demo_command
 from replication.cli import drills as drill_commands
 from replication.cli import evidence as evidence_command
 from replication.cli import execute as execute_command
+from replication.cli import executor as executor_commands
 from replication.cli import faults as faults_commands
 from replication.cli import fuzz as fuzz_command
 from replication.cli import history as history_command
@@ -47,6 +48,7 @@ from replication.cli import status as status_command
 from replication.cli import summary as summary_command
 from replication.cli import up as up_commands
 from replication.cli import vote as vote_command
+from replication.cli import watch as watch_command
 from replication.cli.options import with_connection
 from replication.cli.output import note
 from replication.errors import CallerError, OperatorError, ReplicationError, StorageError
@@ -86,7 +88,8 @@ faults_app = typer.Typer(
 )
 members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
 
-CLUSTER, VOTING, RECORD, TOOLS = "A cluster", "Voting", "The record", "Trying it out"
+CLUSTER, VOTING, ACTING, RECORD = "A cluster", "Voting", "Acting on decisions", "The record"
+TOOLS = "Trying it out"
 
 app.command("init", rich_help_panel=CLUSTER)(init_command.init)
 app.command("up", rich_help_panel=CLUSTER)(up_commands.up)
@@ -96,12 +99,15 @@ app.command("status", rich_help_panel=CLUSTER)(with_connection(status_command.st
 app.command("propose", rich_help_panel=VOTING)(with_connection(propose_command.propose))
 app.command("vote", rich_help_panel=VOTING)(with_connection(vote_command.vote))
 app.command("close", rich_help_panel=VOTING)(with_connection(close_command.close))
-app.command("execute", rich_help_panel=VOTING)(with_connection(execute_command.execute))
+app.command("execute", rich_help_panel=ACTING)(with_connection(execute_command.execute))
 app.command("proposals", rich_help_panel=VOTING)(with_connection(proposals_commands.proposals))
 app.command("show", rich_help_panel=VOTING)(with_connection(proposals_commands.show))
 app.command("history", rich_help_panel=VOTING)(with_connection(history_command.history))
 app.command("agreement", rich_help_panel=VOTING)(with_connection(agreement_commands.agreement))
 app.command("blocs", rich_help_panel=VOTING)(with_connection(agreement_commands.blocs))
+app.command("watch", rich_help_panel=ACTING)(with_connection(watch_command.watch))
+app.command("executor", rich_help_panel=ACTING)(executor_commands.executor)
+app.command("gate", rich_help_panel=ACTING)(executor_commands.gate)
 app.command("summary", rich_help_panel=RECORD)(with_connection(summary_command.summary))
 app.command("certificate", rich_help_panel=RECORD)(with_connection(certificate_commands.certificate))
 app.command("verify", rich_help_panel=RECORD)(certificate_commands.verify)
@@ -118,6 +124,9 @@ members_app.command("add")(with_connection(members_commands.add))
 members_app.command("remove")(with_connection(members_commands.remove))
 members_app.command("replace")(with_connection(members_commands.replace))
 members_app.command("reweight")(with_connection(members_commands.reweight))
+members_app.command("executor-home")(members_commands.executor_home)
+members_app.command("add-executor")(with_connection(members_commands.add_executor))
+members_app.command("remove-executor")(with_connection(members_commands.remove_executor))
 members_app.command("apply")(with_connection(members_commands.apply))
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
 app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)

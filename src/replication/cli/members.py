@@ -19,7 +19,19 @@ from replication.cli.output import console, note, print_json, show_proposal, tab
 if TYPE_CHECKING:
     from replication.client.model import Proposal
 
-__all__ = ["add", "apply", "home", "key", "listing", "remove", "replace", "reweight"]
+__all__ = [
+    "add",
+    "add_executor",
+    "apply",
+    "executor_home",
+    "home",
+    "key",
+    "listing",
+    "remove",
+    "remove_executor",
+    "replace",
+    "reweight",
+]
 
 WaitOption = Annotated[
     float,
@@ -28,6 +40,7 @@ WaitOption = Annotated[
 DEFAULT_WAIT_SECONDS = 60.0
 
 MemberArgument = Annotated[str, typer.Argument(metavar="ID", help="The member.")]
+ExecutorArgument = Annotated[str, typer.Argument(metavar="ID", help="The executor.")]
 AddressOption = Annotated[str, typer.Option(help="HOST:PORT where it is reached.")]
 PublicKeyOption = Annotated[str, typer.Option(help="Its Ed25519 public key, 64 hex digits.")]
 PossessionOption = Annotated[
@@ -56,6 +69,9 @@ def listing(options: Connection) -> None:
     ]
     columns = ("member", "address", ">weight", "public key", "incarnation", "faulty")
     console().print(table(f"Epoch {found.epoch}, since height {found.base_height}", columns, rows))
+    if found.executors:
+        executors = [(executor.id, executor.public_key.hex()) for executor in found.executors]
+        console().print(table("Executors", ("executor", "public key"), executors))
 
 
 def key(
@@ -128,6 +144,54 @@ def home(
             "home": str(target),
         }
     )
+
+
+def executor_home(
+    name: ExecutorArgument,
+    directory: DirectoryOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to make. Default: DIR/executors/ID.", show_default=False),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Its private key file. Default: a new one is made.", show_default=False),
+    ] = None,
+) -> None:
+    """Make the home of an executor that is to be added, and print what `add-executor` asks for.
+
+    Run it where the authority's key is.
+    """
+    from replication.client import UsageError
+    from replication.identity.keys import SigningKey
+    from replication.node.local.provision import add_executor_home
+
+    if directory is None:
+        raise UsageError("No folder is given. Say where the cluster's authority is with --dir DIR.")
+    target = output or directory / "executors" / name
+    signing_key = None if key is None else SigningKey.load(key)
+    public_key, proof = add_executor_home(directory, target, name, signing_key=signing_key)
+    note(f"Start it with: acp executor --home {target} --run COMMAND")
+    print_json({"id": name, "public_key": public_key.hex(), "possession": proof.hex(), "home": str(target)})
+
+
+def add_executor(
+    options: Connection,
+    name: ExecutorArgument,
+    public_key: PublicKeyOption,
+    possession: PossessionOption,
+    wait: WaitOption = DEFAULT_WAIT_SECONDS,
+) -> None:
+    """Propose a new executor, and take its receipts when the voters have approved."""
+    executor = {"id": name, "public_key": public_key, "possession": possession}
+    _change(options, name, {"change": "add-executor", "executor": executor}, wait)
+
+
+def remove_executor(
+    options: Connection, name: ExecutorArgument, wait: WaitOption = DEFAULT_WAIT_SECONDS
+) -> None:
+    """Propose to remove an executor, and take no more receipts of it when the voters have approved."""
+    _change(options, name, {"change": "remove-executor", "id": name}, wait)
 
 
 def add(

@@ -17,10 +17,17 @@ def proposals(
     status: Annotated[
         str | None, typer.Option(help="Only open, decided, executed or expired ones.", show_default=False)
     ] = None,
+    unconfirmed: Annotated[
+        bool, typer.Option("--unconfirmed", help="Only approved ones that nobody has executed with success.")
+    ] = False,
 ) -> None:
     """List proposals, oldest first."""
     with options.open() as client:
-        found = list(client.list_proposals(status, timeout_seconds=options.timeout, node=options.node))
+        found = list(
+            client.list_proposals(
+                status, unconfirmed=unconfirmed, timeout_seconds=options.timeout, node=options.node
+            )
+        )
     if options.json:
         print_json(found)
         return

@@ -22,11 +22,11 @@ from replication.client import arguments, convert
 from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import (
     DeadlineExceededError,
-    Explanation,
     RemoteError,
     ResponseError,
     UnavailableError,
     UsageError,
+    unknown_outcome,
 )
 from replication.client.model import (
     Agreement,
@@ -43,6 +43,7 @@ from replication.client.model import (
     Membership,
     Proposal,
     ProposalStatus,
+    SignedReceipt,
     Summary,
     VoteValue,
 )
@@ -126,7 +127,7 @@ class AsyncClient:
             )
         except (DeadlineExceededError, UnavailableError) as error:
             waited = "no decision came" if wait_for_decision else "the answer did not come"
-            raise _unknown_outcome(error, waited, request.request_id, timeout_seconds) from error
+            raise unknown_outcome(error, waited, request.request_id, timeout_seconds) from error
         return convert.proposal_of(response)
 
     async def vote(
@@ -200,6 +201,26 @@ class AsyncClient:
         )
         return convert.proposal_of(response)
 
+    async def report_execution(
+        self,
+        receipt: SignedReceipt,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> Proposal:
+        """Bring a receipt that its executor has signed. Repeating it changes nothing, so any node will do.
+
+        Raises `ConflictError` when the epoch is over (sign again), the proposal is not approved, or it was
+        executed with success already.
+        """
+        response = await self._transport.unary(
+            lambda stubs: stubs.voting.ReportExecution,
+            convert.receipt_to_wire(receipt),
+            timeout_seconds,
+            node=node,
+        )
+        return convert.proposal_of(response)
+
     async def get_proposal(
         self, proposal_id: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, node: str | None = None
     ) -> Proposal:
@@ -214,12 +235,17 @@ class AsyncClient:
         self,
         status: ProposalStatus | str | None = None,
         *,
+        unconfirmed: bool = False,
         page_size: int = DEFAULT_PAGE_SIZE,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         node: str | None = None,
     ) -> AsyncIterator[Proposal]:
-        """All proposals, oldest first, fetched page by page; `timeout_seconds` is for each page."""
-        request = voting.ListProposalsRequest(page_size=arguments.page_size(page_size))
+        """All proposals, oldest first, fetched page by page; `timeout_seconds` is for each page.
+
+        `unconfirmed`: only approved ones that no receipt says were executed with success.
+        """
+        size = arguments.page_size(page_size)
+        request = voting.ListProposalsRequest(page_size=size, unconfirmed=unconfirmed)
         if status is not None:
             request.status = convert.status_to_wire(arguments.status(status))
         while True:
@@ -462,25 +488,6 @@ class AsyncClient:
             return convert.cluster_status(response)
         except (RemoteError, ResponseError):
             return None
-
-
-def _unknown_outcome(
-    error: DeadlineExceededError | UnavailableError, what: str, request_id: str, timeout_seconds: float
-) -> RemoteError:
-    """The same error with what a caller has to know about a write without an answer."""
-    kind = type(error)
-    text = (
-        f"{what[0].upper()}{what[1:]} within {timeout_seconds:g} s"
-        if kind is DeadlineExceededError
-        else str(error)
-    )
-    advice = (
-        f"{text.rstrip('.')}. The proposal may be committed all the same; ask again with the same content "
-        f"and request "
-        f"id {request_id} to find out without proposing it twice."
-    )
-    details = Explanation(error.reason, {**error.metadata, "request_id": request_id})
-    return kind(advice, status=error.status, explanation=details, endpoint=error.endpoint)
 
 
 def _next_page(request: voting.ListProposalsRequest | voting.GetHistoryRequest, token: str) -> bool:

@@ -33,6 +33,7 @@ from replication.client.model import (
     Membership,
     Proposal,
     ProposalStatus,
+    SignedReceipt,
     Summary,
     VoteValue,
 )
@@ -169,6 +170,7 @@ class Client:
         self,
         status: ProposalStatus | str | None = None,
         *,
+        unconfirmed: bool = False,
         page_size: int = 100,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         node: str | None = None,
@@ -176,9 +178,23 @@ class Client:
         """See `AsyncClient.list_proposals`."""
         return self._iterate(
             self._client.list_proposals(
-                status, page_size=page_size, timeout_seconds=timeout_seconds, node=node
+                status,
+                unconfirmed=unconfirmed,
+                page_size=page_size,
+                timeout_seconds=timeout_seconds,
+                node=node,
             )
         )
+
+    def report_execution(
+        self,
+        receipt: SignedReceipt,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        node: str | None = None,
+    ) -> Proposal:
+        """See `AsyncClient.report_execution`."""
+        return self._run(self._client.report_execution(receipt, timeout_seconds=timeout_seconds, node=node))
 
     def watch(
         self, from_sequence: int = 0, *, timeout_seconds: float | None = None, node: str | None = None

@@ -163,7 +163,7 @@ def resolve(
     """
     folder = _folder(directory, os.environ if environment is None else environment)
     if folder is None:
-        _require_explicit(endpoints, certificate, key, authority)
+        _require_explicit(endpoints or genesis, certificate, key, authority)
     _require_role(role)
     if (certificate is None) != (key is None):
         raise UsageError("--cert and --key belong together. Give both, or neither.")
@@ -194,7 +194,10 @@ def _folder(directory: Path | None, environment: Mapping[str, str]) -> Path | No
 
 
 def _require_explicit(
-    endpoints: Sequence[str], certificate: Path | None, key: Path | None, authority: Path | None
+    endpoints: Sequence[str] | Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    authority: Path | None,
 ) -> None:
     given = {"--endpoint": bool(endpoints), "--cert": certificate, "--key": key, "--ca": authority}
     missing = [name for name, value in given.items() if not value]

@@ -24,6 +24,7 @@ from replication.client.model import (
     Decision,
     EntryPage,
     ExecutionOutcome,
+    ExecutorInfo,
     HistoryItem,
     MemberInfo,
     Membership,
@@ -31,6 +32,7 @@ from replication.client.model import (
     Proposal,
     ProposalStatus,
     Receipt,
+    SignedReceipt,
     Summary,
     Tally,
     Vote,
@@ -53,6 +55,7 @@ __all__ = [
     "outcome_to_wire",
     "proposal",
     "proposal_of",
+    "receipt_to_wire",
     "repeated_page",
     "status_to_wire",
     "summary",
@@ -170,6 +173,7 @@ def proposal_of(
     message: voting_service_pb2.ProposeResponse
     | voting_service_pb2.CloseProposalResponse
     | voting_service_pb2.ExecuteResponse
+    | voting_service_pb2.ReportExecutionResponse
     | voting_service_pb2.GetProposalResponse,
 ) -> Proposal:
     """The proposal inside any answer that holds one."""
@@ -215,6 +219,7 @@ def summary(message: voting_service_pb2.GetSummaryResponse) -> Summary:
         audit_entries=message.audit_entries,
         audit_head=_hash(message.audit_head, "summary.audit_head"),
         height=message.height,
+        unconfirmed=message.unconfirmed,
     )
 
 
@@ -318,7 +323,24 @@ def membership(message: cluster_service_pb2.ListMembersResponse) -> Membership:
         )
         for item in message.members
     )
-    return Membership(message.epoch, message.base_height, members)
+    executors = tuple(
+        ExecutorInfo(_named(item.id, "executor.id"), _digest(item.public_key, "executor.public_key"))
+        for item in message.executors
+    )
+    return Membership(message.epoch, message.base_height, members, executors)
+
+
+def receipt_to_wire(receipt: SignedReceipt) -> voting_service_pb2.ReportExecutionRequest:
+    """A receipt on its way to a node."""
+    return voting_service_pb2.ReportExecutionRequest(
+        executor_id=receipt.executor_id,
+        epoch=receipt.epoch,
+        proposal_digest=receipt.proposal_digest,
+        outcome=outcome_to_wire(receipt.outcome),
+        detail=receipt.detail,
+        executed_ms=receipt.executed_ms,
+        signature=receipt.signature,
+    )
 
 
 def out_of_order(sequence: int, expected: int) -> ResponseError:

@@ -56,6 +56,7 @@ __all__ = [
     "UsageError",
     "refused_handshake",
     "translate",
+    "unknown_outcome",
 ]
 
 ERROR_DOMAIN: Final = "agent-consensus"
@@ -325,3 +326,22 @@ def _rich_status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
             except DecodeError:
                 return None
     return None
+
+
+def unknown_outcome(
+    error: DeadlineExceededError | UnavailableError, what: str, request_id: str, timeout_seconds: float
+) -> RemoteError:
+    """The same error with what a caller has to know about a write without an answer."""
+    kind = type(error)
+    text = (
+        f"{what[0].upper()}{what[1:]} within {timeout_seconds:g} s"
+        if kind is DeadlineExceededError
+        else str(error)
+    )
+    advice = (
+        f"{text.rstrip('.')}. The proposal may be committed all the same; ask again with the same content "
+        f"and request "
+        f"id {request_id} to find out without proposing it twice."
+    )
+    details = Explanation(error.reason, {**error.metadata, "request_id": request_id})
+    return kind(advice, status=error.status, explanation=details, endpoint=error.endpoint)

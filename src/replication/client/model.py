@@ -27,6 +27,7 @@ __all__ = [
     "Decision",
     "EntryPage",
     "ExecutionOutcome",
+    "ExecutorInfo",
     "HistoryItem",
     "MemberInfo",
     "MemberState",
@@ -34,6 +35,7 @@ __all__ = [
     "Proposal",
     "ProposalStatus",
     "Receipt",
+    "SignedReceipt",
     "Summary",
     "Tally",
     "Vote",
@@ -93,6 +95,19 @@ class Receipt:
     detail: str
     executed_ms: int
     entry_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    """A receipt as its executor signed it, for one epoch (`replication.client.executor`)."""
+
+    executor_id: str
+    epoch: int
+    proposal_digest: bytes
+    outcome: ExecutionOutcome
+    detail: str
+    executed_ms: int
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +202,7 @@ class Summary:
     audit_entries: int
     audit_head: str
     height: int
+    unconfirmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +336,21 @@ class MemberInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutorInfo:
+    """Who may sign receipts besides the members."""
+
+    id: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Membership:
-    """The members of the current epoch, in the order in which they coordinate."""
+    """The members of the current epoch, in the order in which they coordinate, and its executors."""
 
     epoch: int
     base_height: int
     members: tuple[MemberInfo, ...]
+    executors: tuple[ExecutorInfo, ...] = ()
 
 
 def to_json(value: Any) -> Any:

@@ -23,7 +23,14 @@ from typing import Any, ClassVar, Final
 
 from replication.errors import OperatorError
 from replication.identity.keys import PUBLIC_KEY_SIZE, SIGNATURE_SIZE, KeyRefusedError
-from replication.identity.members import MAX_WEIGHT, Member, MemberSet, MemberSetError, admit_member_key
+from replication.identity.members import (
+    MAX_WEIGHT,
+    Executor,
+    Member,
+    MemberSet,
+    MemberSetError,
+    admit_member_key,
+)
 from replication.identity.names import is_member_id
 from replication.identity.signbytes import DIGEST_SIZE
 from replication.identity.tls import CertificateError, check_authority
@@ -57,6 +64,8 @@ _HOST: Final = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}", re.A
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 _FILE_KEYS: Final = ("format", "name", "created_ms", "nonce", "members", "rules", "ca_certificate")
+_OPTIONAL_KEYS: Final = ("executors",)
+_EXECUTOR_KEYS: Final = ("id", "public_key", "possession")
 _MEMBER_KEYS: Final = ("id", "address", "public_key", "weight", "possession")
 _RULE_KEYS: Final = (
     "quorum_fraction",
@@ -148,7 +157,7 @@ def parse_genesis(raw: bytes) -> Genesis:
     Raises:
         GenesisError: not strict JSON of the one legal shape; a bad key, proof or authority.
     """
-    content = _Object("", _decode(raw), _FILE_KEYS)
+    content = _Object("", _decode(raw), _FILE_KEYS, _OPTIONAL_KEYS)
     if content.text("format") != GENESIS_FORMAT:
         raise content.error("format", f'must be "{GENESIS_FORMAT}"; use the program that wrote this file')
     nonce = content.hex("nonce", DIGEST_SIZE)
@@ -170,6 +179,7 @@ def build_genesis(
     created_ms: int,
     nonce: bytes,
     members: Sequence[Member],
+    executors: Sequence[Executor] = (),
     possessions: Mapping[str, bytes],
     rules: Rules,
     ca_certificate: bytes,
@@ -181,19 +191,21 @@ def build_genesis(
         created_ms: when it was made, milliseconds since the epoch.
         nonce: 32 random bytes, those that the proofs of possession were made for.
         members: the members, in the order that coordinators take turns.
-        possessions: for each member's id, its proof (`members.prove_possession`).
+        executors: who acts on decisions and signs receipts.
+        possessions: for each member's and executor's id, its proof (`members.prove_possession`).
         rules: the voting rules.
         ca_certificate: the authority's certificate, PEM.
 
     Raises:
         GenesisError: the arguments do not make a legal genesis file.
     """
-    missing = [member.id for member in members if member.id not in possessions]
+    named = [member.id for member in members] + [executor.id for executor in executors]
+    missing = [one for one in named if one not in possessions]
     if missing:
         raise GenesisError(
             f"no proof of possession was given for {', '.join(missing)}; each member makes its own"
         )
-    content = {
+    content: dict[str, Any] = {
         "format": GENESIS_FORMAT,
         "name": name,
         "created_ms": created_ms,
@@ -219,6 +231,15 @@ def build_genesis(
         },
         "ca_certificate": ca_certificate.decode("ascii", "replace"),
     }
+    if executors:
+        content["executors"] = [
+            {
+                "id": executor.id,
+                "public_key": executor.public_key.hex(),
+                "possession": possessions[executor.id].hex(),
+            }
+            for executor in executors
+        ]
     raw = json.dumps(content, indent=2, ensure_ascii=True).encode("ascii") + b"\n"
     parse_genesis(raw)
     return raw
@@ -242,14 +263,34 @@ def _member_set(content: _Object, nonce: bytes) -> MemberSet:
         raise content.error("members", "must not be empty; a cluster has at least one member")
     objects = [_Object(f"members[{index}]", item, _MEMBER_KEYS) for index, item in enumerate(items)]
     members = [_member(item) for item in objects]
+    executor_objects = _executor_objects(content)
+    executors = [_executor(item) for item in executor_objects]
     try:
-        member_set = MemberSet(0, tuple(members))
+        member_set = MemberSet(0, tuple(members), tuple(executors))
     except MemberSetError as error:
         raise GenesisError(f"members: {error}") from error
     _refuse_shared_addresses(members)
     for item, member in zip(objects, members, strict=True):
         _admit(item, member, nonce)
+    for item, executor in zip(executor_objects, executors, strict=True):
+        _admit(item, executor, nonce)
     return member_set
+
+
+def _executor_objects(content: _Object) -> list[_Object]:
+    if not content.has("executors"):
+        return []
+    items = content.value("executors")
+    if not isinstance(items, list) or not items:
+        raise content.error("executors", "must be a list of executors; leave it out where there are none")
+    return [_Object(f"executors[{index}]", item, _EXECUTOR_KEYS) for index, item in enumerate(items)]
+
+
+def _executor(item: _Object) -> Executor:
+    try:
+        return Executor(item.text("id"), item.hex("public_key", PUBLIC_KEY_SIZE))
+    except MemberSetError as error:
+        raise GenesisError(f"executors: {error}") from error
 
 
 def _member(item: _Object) -> Member:
@@ -281,7 +322,7 @@ def _refuse_shared_addresses(members: Sequence[Member]) -> None:
             )
 
 
-def _admit(item: _Object, member: Member, nonce: bytes) -> None:
+def _admit(item: _Object, member: Member | Executor, nonce: bytes) -> None:
     possession = item.hex("possession", SIGNATURE_SIZE)
     try:
         admit_member_key(member.id, member.public_key, nonce, possession)
@@ -325,13 +366,14 @@ def _authority(content: _Object) -> bytes:
 class _Object:
     """A JSON object with exactly the keys it should have, and typed access that names the place in errors."""
 
-    def __init__(self, place: str, value: object, keys: Sequence[str]) -> None:
+    def __init__(self, place: str, value: object, keys: Sequence[str], optional: Sequence[str] = ()) -> None:
         self._place = place
         if not isinstance(value, dict):
             raise GenesisError(f"{place or 'the genesis file'} must be a JSON object, not {_kind(value)}")
-        unknown = sorted(set(value) - set(keys))
+        known = (*keys, *optional)
+        unknown = sorted(set(value) - set(known))
         if unknown:
-            raise self.error(unknown[0], f"is not a known key; remove it (known are {', '.join(keys)})")
+            raise self.error(unknown[0], f"is not a known key; remove it (known are {', '.join(known)})")
         missing = [key for key in keys if key not in value]
         if missing:
             raise self.error(missing[0], "is missing; add it")
@@ -341,6 +383,10 @@ class _Object:
         """An error about one key of this object."""
         place = f"{self._place}.{key}" if self._place else key
         return GenesisError(f"{place[:200]} {problem}")
+
+    def has(self, key: str) -> bool:
+        """Whether an optional key is there."""
+        return key in self._values
 
     def value(self, key: str) -> object:
         """The value as JSON gave it."""

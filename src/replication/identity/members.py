@@ -1,6 +1,8 @@
 """The member set of one epoch, and the gate a key passes before it becomes a member's.
 
-The order of members counts: the coordinator of view v is member v mod n.
+The order of members counts: the coordinator of view v is member v mod n. Beside its members a cluster knows
+executors: they vote on nothing and order nothing, but what they did about a decision counts when they have
+signed it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from replication.identity.names import is_member_id
 from replication.identity.signbytes import possession_bytes
 
 __all__ = [
+    "MAX_EXECUTORS",
     "MAX_MEMBERS",
     "MAX_WEIGHT",
+    "Executor",
     "Member",
     "MemberSet",
     "MemberSetError",
@@ -26,6 +30,9 @@ __all__ = [
 
 MAX_MEMBERS: Final = 100
 """Work per block grows with n, certificates with it; no cluster of monitors has come near."""
+
+MAX_EXECUTORS: Final = 100
+"""Enforcement points are few, and all of them stand in the genesis file."""
 
 MAX_WEIGHT: Final = 1_000_000
 """Enough to state any share to six digits; totals stay within exact JSON numbers."""
@@ -66,16 +73,39 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberSet:
-    """The members of one epoch, in the order that the coordinators take turns.
+class Executor:
+    """Who acts on decisions and signs receipts: its identifier and raw Ed25519 public key.
 
     Raises:
-        MemberSetError: fewer than one or more than `MAX_MEMBERS` members, a negative epoch, or two members
-            that share an identifier or a key (one key with two votes would break every quorum).
+        MemberSetError: the identifier is not legal, or the key does not have 32 bytes. The key itself is
+            judged by `admit_member_key`, once.
+    """
+
+    id: str
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        if not is_member_id(self.id):
+            raise MemberSetError(
+                f"id of an executor must be 1 to 64 characters of A-Z a-z 0-9 . _ -, not {self.id!r:.80}"
+            )
+        if type(self.public_key) is not bytes or len(self.public_key) != PUBLIC_KEY_SIZE:
+            raise MemberSetError(f"public_key of executor {self.id} must be {PUBLIC_KEY_SIZE} raw bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSet:
+    """The members of one epoch, in the order that the coordinators take turns, and its executors.
+
+    Raises:
+        MemberSetError: fewer than one or more than `MAX_MEMBERS` members, more than `MAX_EXECUTORS`
+            executors, a negative epoch, or two of them that share an identifier or a key (one key with two
+            votes would break every quorum).
     """
 
     epoch: int
     members: tuple[Member, ...]
+    executors: tuple[Executor, ...] = ()
     ids: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """Identifiers of the members, in their order."""
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
@@ -86,18 +116,26 @@ class MemberSet:
         object.__setattr__(self, "members", tuple(self.members))
         if not 1 <= len(self.members) <= MAX_MEMBERS:
             raise MemberSetError(f"a cluster has 1 to {MAX_MEMBERS} members, not {len(self.members)}")
+        object.__setattr__(self, "executors", tuple(self.executors))
+        if len(self.executors) > MAX_EXECUTORS:
+            raise MemberSetError(
+                f"a cluster has at most {MAX_EXECUTORS} executors, not {len(self.executors)}"
+            )
         owners: dict[bytes, str] = {}
         index: dict[str, int] = {}
-        for position, member in enumerate(self.members):
-            if member.id in index:
-                raise MemberSetError(f"two members have the id {member.id}; give each its own")
-            if member.public_key in owners:
+        everyone: tuple[Member | Executor, ...] = (*self.members, *self.executors)
+        for position, one in enumerate(everyone):
+            if one.id in index:
+                raise MemberSetError(f"two members have the id {one.id}; give each its own")
+            if one.public_key in owners:
                 raise MemberSetError(
-                    f"members {owners[member.public_key]} and {member.id} have the same public key; "
+                    f"members {owners[one.public_key]} and {one.id} have the same public key; "
                     "make a key for each"
                 )
-            index[member.id] = position
-            owners[member.public_key] = member.id
+            index[one.id] = position
+            owners[one.public_key] = one.id
+        for executor in self.executors:
+            del index[executor.id]
         object.__setattr__(self, "_index", index)
         object.__setattr__(self, "ids", tuple(index))
 
@@ -122,6 +160,13 @@ class MemberSet:
         """The member with this id, or None."""
         position = self._index.get(member_id)
         return None if position is None else self.members[position]
+
+    def reporter_key(self, reporter_id: str) -> bytes | None:
+        """Raw public key of who may sign receipts under this id, an executor or a member; None for nobody."""
+        member = self.get(reporter_id)
+        if member is not None:
+            return member.public_key
+        return next((one.public_key for one in self.executors if one.id == reporter_id), None)
 
     def public_key(self, member_id: str) -> bytes:
         """Raw public key of a member; `KeyError` if there is none with this id."""

@@ -84,7 +84,8 @@ class EpochOverError(CommandError):
 
 
 def verify_command(command: Command, cluster_id: bytes, members: MemberSet) -> None:
-    """Check that a decoded command is for the epoch of `members`, and signed by the member that it names.
+    """Check that a decoded command is for the epoch of `members`, and signed by the member (a receipt: or the
+    executor) that it names.
 
     Raises EpochOverError for another epoch, and CommandError for anything else.
     """
@@ -96,9 +97,13 @@ def verify_command(command: Command, cluster_id: bytes, members: MemberSet) -> N
     if isinstance(command, EvidenceCommand):
         _verify_evidence(command, cluster_id, members)
         return
-    member = members.get(command.author)
-    if member is None:
-        raise CommandError(f"{command.author} is not a member in epoch {members.epoch}")
+    if isinstance(command, ReceiptCommand):
+        public_key, what = members.reporter_key(command.author), "an executor or member"
+    else:
+        member = members.get(command.author)
+        public_key, what = None if member is None else member.public_key, "a member"
+    if public_key is None:
+        raise CommandError(f"{command.author} is not {what} in epoch {members.epoch}")
     if isinstance(command, CoordinatorChangeCommand):
         coordinator = members.ids[command.view % members.n]
         if command.coordinator != coordinator or command.view == 0:
@@ -106,7 +111,7 @@ def verify_command(command: Command, cluster_id: bytes, members: MemberSet) -> N
                 f"{command.coordinator} cannot open view {command.view}: its coordinator is {coordinator}, "
                 "and view 0 is open from the start"
             )
-    if not keys.verify(member.public_key, command.signature, command.sign_bytes(cluster_id)):
+    if not keys.verify(public_key, command.signature, command.sign_bytes(cluster_id)):
         raise CommandError(f"the signature of {command.author} over its command does not verify")
 
 

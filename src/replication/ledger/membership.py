@@ -7,6 +7,8 @@ A change is a canonical JSON object with the key `change`, one of::
     {"change":"replace","id":I,"member":{...as above...}}     takes the same place in the order
     {"change":"reweight","id":I,"weight":W}
     {"change":"rejoin","id":I,"nonce":N}                      never proposed: a member asks for itself
+    {"change":"add-executor","executor":{"id":I,"possession":P,"public_key":K}}
+    {"change":"remove-executor","id":I}
 
 K (32 bytes), P (64) and N (32) are lower-case hex; P is the proof of possession for the nonce of the genesis
 file (`identity.members.prove_possession`). A replacement may keep the id, and then changes the key, the
@@ -24,7 +26,7 @@ from replication.consensus.canonical import canonical_json
 from replication.errors import CallerError
 from replication.identity.genesis import is_address
 from replication.identity.keys import PUBLIC_KEY_SIZE, SIGNATURE_SIZE, KeyRefusedError
-from replication.identity.members import Member, MemberSet, MemberSetError, admit_member_key
+from replication.identity.members import Executor, Member, MemberSet, MemberSetError, admit_member_key
 from replication.identity.names import is_member_id
 from replication.identity.signbytes import DIGEST_SIZE
 
@@ -39,7 +41,10 @@ _KEYS: Final = {
     "replace": frozenset({"change", "id", "member"}),
     "reweight": frozenset({"change", "id", "weight"}),
     "rejoin": frozenset({"change", "id", "nonce"}),
+    "add-executor": frozenset({"change", "executor"}),
+    "remove-executor": frozenset({"change", "id"}),
 }
+_EXECUTOR_KEYS: Final = frozenset({"id", "public_key", "possession"})
 _MEMBER_KEYS: Final = frozenset({"id", "public_key", "weight", "address", "possession"})
 
 
@@ -51,11 +56,13 @@ class ChangeError(CallerError):
 
 @dataclass(frozen=True)
 class Change:
-    """A change that was read. `id` is the member it is about; `member` the new one (add, replace)."""
+    """A change that was read. `id` is whom it is about; `member` the new one (add, replace), `executor`
+    likewise (add-executor)."""
 
     kind: str
     id: str
     member: Member | None = None
+    executor: Executor | None = None
     possession: bytes = b""
     weight: int = 0
     nonce: bytes = b""
@@ -81,6 +88,9 @@ def parse_change(raw: bytes) -> Change:
 
 
 def _read(kind: str, value: dict[str, Any]) -> Change:
+    if "executor" in value:
+        executor, possession = _executor(value["executor"])
+        return Change(kind, executor.id, executor=executor, possession=possession)
     member, possession = _member(value["member"]) if "member" in value else (None, b"")
     subject = member.id if kind == "add" and member is not None else value.get("id")
     if not isinstance(subject, str) or not is_member_id(subject):
@@ -88,7 +98,18 @@ def _read(kind: str, value: dict[str, Any]) -> Change:
     if kind == "reweight":
         return Change(kind, subject, weight=_weight(subject, value["weight"]))
     nonce = _hex("nonce", value["nonce"], DIGEST_SIZE) if kind == "rejoin" else b""
-    return Change(kind, subject, member, possession, nonce=nonce)
+    return Change(kind, subject, member, possession=possession, nonce=nonce)
+
+
+def _executor(value: object) -> tuple[Executor, bytes]:
+    if not isinstance(value, dict) or value.keys() != _EXECUTOR_KEYS:
+        raise ChangeError(f"executor must be an object with exactly {', '.join(sorted(_EXECUTOR_KEYS))}")
+    key = _hex("executor.public_key", value["public_key"], PUBLIC_KEY_SIZE)
+    possession = _hex("executor.possession", value["possession"], SIGNATURE_SIZE)
+    try:
+        return Executor(value["id"], key), possession
+    except MemberSetError as error:
+        raise ChangeError(f"executor: {error}") from error
 
 
 def _member(value: object) -> tuple[Member, bytes]:
@@ -123,6 +144,8 @@ def apply_change(members: MemberSet, change: Change, nonce: bytes) -> MemberSet:
     Raises ChangeError when the change cannot be made: an unknown member, one that exists, an address or key
     in use, a key that is weak or not proven, nothing that would change, or nobody left.
     """
+    if change.kind.endswith("-executor"):
+        return _apply_to_executors(members, change, nonce)
     position = members.index_of(change.id) if change.id in members else -1
     if (position < 0) != (change.kind == "add"):
         raise ChangeError(f"{change.id} is {'already' if position >= 0 else 'not'} a member")
@@ -140,8 +163,24 @@ def apply_change(members: MemberSet, change: Change, nonce: bytes) -> MemberSet:
     if change.member is not None:
         _admit(listed, change.member, change.possession, nonce)
     try:
-        return MemberSet(members.epoch + 1, tuple(listed))
+        return MemberSet(members.epoch + 1, tuple(listed), members.executors)
     except MemberSetError as error:
+        raise ChangeError(str(error)) from error
+
+
+def _apply_to_executors(members: MemberSet, change: Change, nonce: bytes) -> MemberSet:
+    others = tuple(one for one in members.executors if one.id != change.id)
+    is_known = len(others) < len(members.executors)
+    try:
+        if change.executor is None:
+            if not is_known:
+                raise ChangeError(f"{change.id} is not an executor")
+            return MemberSet(members.epoch + 1, members.members, others)
+        if is_known:
+            raise ChangeError(f"{change.id} is already an executor")
+        admit_member_key(change.id, change.executor.public_key, nonce, change.possession)
+        return MemberSet(members.epoch + 1, members.members, (*others, change.executor))
+    except (KeyRefusedError, MemberSetError) as error:
         raise ChangeError(str(error)) from error
 
 

@@ -18,8 +18,8 @@ from .history import has_key, read_open
 __all__ = ["Projection"]
 
 _INSERT_PROPOSAL = (
-    "INSERT INTO proposals (number, id, digest, proposer, request_id, status, decision, sequence, "
-    "proposed_ms) VALUES (?, ?, ?, ?, ?, 'open', 'pending', ?, ?)"
+    "INSERT INTO proposals (number, id, digest, proposer, request_id, action, status, decision, sequence, "
+    "proposed_ms) VALUES (?, ?, ?, ?, ?, ?, 'open', 'pending', ?, ?)"
 )
 # A vote that does not count any more was not there for the order of first votes.
 _RECORD_VOTE = (
@@ -94,6 +94,7 @@ class Projection:
                 proposal.digest,
                 proposal.proposer,
                 proposal.request_id,
+                proposal.action,
                 entry.sequence,
                 time_ms,
             ),

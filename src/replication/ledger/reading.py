@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from replication.consensus.analysis import AgreementCounts
 from replication.consensus.model import AuditEntry, Decision, ProposalStatus, VoteValue
@@ -20,6 +20,12 @@ from .proofs import decision_certificate
 from .statistics import Statistics
 
 __all__ = ["Listed", "RecordReading", "StoredEntry", "StoredProposal", "Summary", "VoteItem"]
+
+
+_UNCONFIRMED: Final = "status = 'decided' AND decision = 'approved' AND action <> 'membership'"
+"""As the index of `schema` has it, word for word: so the cost grows with what is unconfirmed."""
+
+_COUNT_UNCONFIRMED: Final = "SELECT COUNT(*) FROM proposals WHERE " + _UNCONFIRMED  # noqa: S608  # constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class Summary:
     no_quorum: int
     executed: int
     expired: int
+    unconfirmed: int
 
 
 class RecordReading(ABC):
@@ -137,6 +144,13 @@ class RecordReading(ABC):
             condition = "status = ? AND number > ?"
             values = (status.value, after_number)
         return self._listed(f"WHERE {condition} ORDER BY number LIMIT ?", *values, limit)
+
+    def unconfirmed(self, after_number: int, limit: int) -> list[Listed]:
+        """Approved proposals that no receipt says were executed with success, by number, above
+        `after_number`. A change of members needs no receipt."""
+        return self._listed(
+            f"WHERE {_UNCONFIRMED} AND number > ? ORDER BY number LIMIT ?", after_number, limit
+        )
 
     def proposal(self, proposal_id: str) -> StoredProposal | None:
         """One proposal with everything on record about it."""
@@ -203,6 +217,7 @@ class RecordReading(ABC):
             no_quorum=counts.decisions[Decision.NO_QUORUM.value],
             executed=counts.executed,
             expired=counts.expired,
+            unconfirmed=self.ask(_COUNT_UNCONFIRMED)[0][0],
         )
 
     def agreement(self) -> AgreementCounts:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 APPLICATION_ID: Final = 0x61637031  # "acp1"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -49,8 +49,8 @@ CREATE INDEX entries_of_type ON entries (event_type, sequence);
 _PROJECTIONS: Final = """
 CREATE TABLE proposals (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL UNIQUE, proposer TEXT NOT NULL,
-    request_id TEXT NOT NULL, status TEXT NOT NULL, decision TEXT NOT NULL, sequence INTEGER NOT NULL,
-    proposed_ms INTEGER NOT NULL, decided_ms INTEGER NOT NULL DEFAULT 0,
+    request_id TEXT NOT NULL, action TEXT NOT NULL, status TEXT NOT NULL, decision TEXT NOT NULL,
+    sequence INTEGER NOT NULL, proposed_ms INTEGER NOT NULL, decided_ms INTEGER NOT NULL DEFAULT 0,
     tally_sequence INTEGER NOT NULL DEFAULT 0, decided_epoch INTEGER NOT NULL DEFAULT 0,
     UNIQUE (proposer, request_id));
 CREATE TABLE votes (
@@ -58,6 +58,8 @@ CREATE TABLE votes (
     sequence INTEGER NOT NULL, counts INTEGER NOT NULL, PRIMARY KEY (proposal, voter)) WITHOUT ROWID;
 CREATE INDEX votes_of_voter ON votes (voter, sequence);
 CREATE INDEX proposals_by_status ON proposals (status, number);
+CREATE INDEX proposals_unconfirmed ON proposals (number)
+    WHERE status = 'decided' AND decision = 'approved' AND action <> 'membership';
 """
 """What follows from the entries alone: written beside them, and compared with a replay when the file is
 opened."""

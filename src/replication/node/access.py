@@ -75,7 +75,7 @@ rubbish waits most of the time. Each one held takes some 20 KiB; beyond the last
 
 _READERS: Final = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR, Role.NODE})
 _OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
-_EXECUTORS: Final = _OPERATORS | {Role.EXECUTOR}
+_EXECUTORS: Final = frozenset({Role.EXECUTOR, Role.ADMIN})
 _NODES: Final = frozenset({Role.NODE})
 _ADMINS: Final = frozenset({Role.ADMIN})
 
@@ -87,7 +87,8 @@ def _rows(service: str, roles: frozenset[Role], methods: str) -> dict[str, froze
 ACCESS: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
         **_rows("replication.v1.VotingService", _OPERATORS, "Propose CastVote CloseProposal"),
-        **_rows("replication.v1.VotingService", _EXECUTORS, "Execute"),
+        **_rows("replication.v1.VotingService", _OPERATORS, "Execute"),
+        **_rows("replication.v1.VotingService", _EXECUTORS, "ReportExecution"),
         **_rows("replication.v1.VotingService", _READERS, "GetProposal ListProposals Watch GetHistory"),
         **_rows("replication.v1.VotingService", _READERS, "GetAgreement GetBlocs GetSummary GetCertificate"),
         **_rows("replication.v1.AuditService", _READERS, "ListEntries GetHead VerifyChain ExportChain"),

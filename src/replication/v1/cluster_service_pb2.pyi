@@ -215,6 +215,7 @@ class ListMembersResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     BASE_HEIGHT_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    EXECUTORS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     base_height: _builtins.int
     """Height of the block that began the epoch; 0 for the first."""
@@ -222,20 +223,50 @@ class ListMembersResponse(_message.Message):
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberInfo]:
         """In the order in which they coordinate."""
 
+    @_builtins.property
+    def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutorInfo]:
+        """Who may sign receipts besides the members."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         base_height: _builtins.int = ...,
         members: _abc.Iterable[Global___MemberInfo] | None = ...,
+        executors: _abc.Iterable[Global___ExecutorInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_height", b"base_height", "epoch", b"epoch", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_height", b"base_height", "epoch", b"epoch", "executors", b"executors", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class ExecutorInfo(_message.Message):
+    """Who acts on decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    public_key: _builtins.bytes
+    """Raw Ed25519 public key."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutorInfo: _TypeAlias = ExecutorInfo  # noqa: Y015
 
 @_typing.final
 class MemberInfo(_message.Message):

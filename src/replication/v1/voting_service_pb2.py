@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from replication.v1 import model_pb2 as replication_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#replication/v1/voting_service.proto\x12\x0ereplication.v1\x1a\x1areplication/v1/model.proto\"\xc2\x01\n\x0eProposeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x15\n\revidence_json\x18\x04 \x01(\t\x12\x16\n\twindow_ms\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\texpiry_ms\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x11wait_for_decision\x18\x07 \x01(\x08\x42\x0c\n\n_window_msB\x0c\n\n_expiry_ms\"=\n\x0fProposeResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"t\n\x0f\x43\x61stVoteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\x12(\n\x05value\x18\x03 \x01(\x0e\x32\x19.replication.v1.VoteValue\x12\x0e\n\x06reason\x18\x04 \x01(\t\"b\n\x10\x43\x61stVoteResponse\x12\"\n\x04vote\x18\x01 \x01(\x0b\x32\x14.replication.v1.Vote\x12*\n\x08proposal\x18\x02 \x01(\x0b\x32\x18.replication.v1.Proposal\"?\n\x14\x43loseProposalRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\"C\n\x15\x43loseProposalResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"|\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\x12\x31\n\x07outcome\x18\x03 \x01(\x0e\x32 .replication.v1.ExecutionOutcome\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"=\n\x0f\x45xecuteResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\")\n\x12GetProposalRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"A\n\x13GetProposalResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"m\n\x14ListProposalsRequest\x12.\n\x06status\x18\x01 \x01(\x0e\x32\x1e.replication.v1.ProposalStatus\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x15ListProposalsResponse\x12+\n\tproposals\x18\x01 \x03(\x0b\x32\x18.replication.v1.Proposal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0cWatchRequest\x12\x15\n\rfrom_sequence\x18\x01 \x01(\x04\":\n\rWatchResponse\x12)\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1a.replication.v1.AuditEntry\"L\n\x11GetHistoryRequest\x12\x10\n\x08voter_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12GetHistoryResponse\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.replication.v1.HistoryItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x0bHistoryItem\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\"\n\x04vote\x18\x02 \x01(\x0b\x32\x14.replication.v1.Vote\"\x15\n\x13GetAgreementRequest\"U\n\x14GetAgreementResponse\x12\x11\n\tvoter_ids\x18\x01 \x03(\t\x12*\n\x04rows\x18\x02 \x03(\x0b\x32\x1c.replication.v1.AgreementRow\"\x1d\n\x0c\x41greementRow\x12\r\n\x05rates\x18\x01 \x03(\x01\"$\n\x0fGetBlocsRequest\x12\x11\n\tthreshold\x18\x01 \x01(\x01\"I\n\x10GetBlocsResponse\x12#\n\x05\x62locs\x18\x01 \x03(\x0b\x32\x14.replication.v1.Bloc\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"\x19\n\x04\x42loc\x12\x11\n\tvoter_ids\x18\x01 \x03(\t\"\x13\n\x11GetSummaryRequest\"\x97\x02\n\x12GetSummaryResponse\x12\x13\n\x0bvoter_count\x18\x01 \x01(\r\x12\x1c\n\x14max_byzantine_faults\x18\x02 \x01(\r\x12\x12\n\nbft_quorum\x18\x03 \x01(\r\x12\x17\n\x0ftotal_proposals\x18\x04 \x01(\x04\x12\x0c\n\x04open\x18\x05 \x01(\x04\x12\x10\n\x08\x61pproved\x18\x06 \x01(\x04\x12\x10\n\x08rejected\x18\x07 \x01(\x04\x12\x11\n\tno_quorum\x18\x08 \x01(\x04\x12\x10\n\x08\x65xecuted\x18\t \x01(\x04\x12\x0f\n\x07\x65xpired\x18\n \x01(\x04\x12\x15\n\raudit_entries\x18\x0b \x01(\x04\x12\x12\n\naudit_head\x18\x0c \x01(\t\x12\x0e\n\x06height\x18\r \x01(\x04\",\n\x15GetCertificateRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"2\n\x16GetCertificateResponse\x12\x18\n\x10\x63\x65rtificate_json\x18\x01 \x01(\t2\x87\x08\n\rVotingService\x12J\n\x07Propose\x12\x1e.replication.v1.ProposeRequest\x1a\x1f.replication.v1.ProposeResponse\x12M\n\x08\x43\x61stVote\x12\x1f.replication.v1.CastVoteRequest\x1a .replication.v1.CastVoteResponse\x12\\\n\rCloseProposal\x12$.replication.v1.CloseProposalRequest\x1a%.replication.v1.CloseProposalResponse\x12J\n\x07\x45xecute\x12\x1e.replication.v1.ExecuteRequest\x1a\x1f.replication.v1.ExecuteResponse\x12V\n\x0bGetProposal\x12\".replication.v1.GetProposalRequest\x1a#.replication.v1.GetProposalResponse\x12\\\n\rListProposals\x12$.replication.v1.ListProposalsRequest\x1a%.replication.v1.ListProposalsResponse\x12\x46\n\x05Watch\x12\x1c.replication.v1.WatchRequest\x1a\x1d.replication.v1.WatchResponse0\x01\x12S\n\nGetHistory\x12!.replication.v1.GetHistoryRequest\x1a\".replication.v1.GetHistoryResponse\x12Y\n\x0cGetAgreement\x12#.replication.v1.GetAgreementRequest\x1a$.replication.v1.GetAgreementResponse\x12M\n\x08GetBlocs\x12\x1f.replication.v1.GetBlocsRequest\x1a .replication.v1.GetBlocsResponse\x12S\n\nGetSummary\x12!.replication.v1.GetSummaryRequest\x1a\".replication.v1.GetSummaryResponse\x12_\n\x0eGetCertificate\x12%.replication.v1.GetCertificateRequest\x1a&.replication.v1.GetCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#replication/v1/voting_service.proto\x12\x0ereplication.v1\x1a\x1areplication/v1/model.proto\"\xc2\x01\n\x0eProposeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x15\n\revidence_json\x18\x04 \x01(\t\x12\x16\n\twindow_ms\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\texpiry_ms\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x11wait_for_decision\x18\x07 \x01(\x08\x42\x0c\n\n_window_msB\x0c\n\n_expiry_ms\"=\n\x0fProposeResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"t\n\x0f\x43\x61stVoteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\x12(\n\x05value\x18\x03 \x01(\x0e\x32\x19.replication.v1.VoteValue\x12\x0e\n\x06reason\x18\x04 \x01(\t\"b\n\x10\x43\x61stVoteResponse\x12\"\n\x04vote\x18\x01 \x01(\x0b\x32\x14.replication.v1.Vote\x12*\n\x08proposal\x18\x02 \x01(\x0b\x32\x18.replication.v1.Proposal\"?\n\x14\x43loseProposalRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\"C\n\x15\x43loseProposalResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"|\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\x12\x31\n\x07outcome\x18\x03 \x01(\x0e\x32 .replication.v1.ExecutionOutcome\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"=\n\x0f\x45xecuteResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"\xc0\x01\n\x16ReportExecutionRequest\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x17\n\x0fproposal_digest\x18\x03 \x01(\x0c\x12\x31\n\x07outcome\x18\x04 \x01(\x0e\x32 .replication.v1.ExecutionOutcome\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x13\n\x0b\x65xecuted_ms\x18\x06 \x01(\x04\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"E\n\x17ReportExecutionResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\")\n\x12GetProposalRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"A\n\x13GetProposalResponse\x12*\n\x08proposal\x18\x01 \x01(\x0b\x32\x18.replication.v1.Proposal\"\x82\x01\n\x14ListProposalsRequest\x12.\n\x06status\x18\x01 \x01(\x0e\x32\x1e.replication.v1.ProposalStatus\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0bunconfirmed\x18\x04 \x01(\x08\"]\n\x15ListProposalsResponse\x12+\n\tproposals\x18\x01 \x03(\x0b\x32\x18.replication.v1.Proposal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0cWatchRequest\x12\x15\n\rfrom_sequence\x18\x01 \x01(\x04\":\n\rWatchResponse\x12)\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1a.replication.v1.AuditEntry\"L\n\x11GetHistoryRequest\x12\x10\n\x08voter_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12GetHistoryResponse\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.replication.v1.HistoryItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x0bHistoryItem\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\"\n\x04vote\x18\x02 \x01(\x0b\x32\x14.replication.v1.Vote\"\x15\n\x13GetAgreementRequest\"U\n\x14GetAgreementResponse\x12\x11\n\tvoter_ids\x18\x01 \x03(\t\x12*\n\x04rows\x18\x02 \x03(\x0b\x32\x1c.replication.v1.AgreementRow\"\x1d\n\x0c\x41greementRow\x12\r\n\x05rates\x18\x01 \x03(\x01\"$\n\x0fGetBlocsRequest\x12\x11\n\tthreshold\x18\x01 \x01(\x01\"I\n\x10GetBlocsResponse\x12#\n\x05\x62locs\x18\x01 \x03(\x0b\x32\x14.replication.v1.Bloc\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"\x19\n\x04\x42loc\x12\x11\n\tvoter_ids\x18\x01 \x03(\t\"\x13\n\x11GetSummaryRequest\"\xac\x02\n\x12GetSummaryResponse\x12\x13\n\x0bvoter_count\x18\x01 \x01(\r\x12\x1c\n\x14max_byzantine_faults\x18\x02 \x01(\r\x12\x12\n\nbft_quorum\x18\x03 \x01(\r\x12\x17\n\x0ftotal_proposals\x18\x04 \x01(\x04\x12\x0c\n\x04open\x18\x05 \x01(\x04\x12\x10\n\x08\x61pproved\x18\x06 \x01(\x04\x12\x10\n\x08rejected\x18\x07 \x01(\x04\x12\x11\n\tno_quorum\x18\x08 \x01(\x04\x12\x10\n\x08\x65xecuted\x18\t \x01(\x04\x12\x0f\n\x07\x65xpired\x18\n \x01(\x04\x12\x15\n\raudit_entries\x18\x0b \x01(\x04\x12\x12\n\naudit_head\x18\x0c \x01(\t\x12\x0e\n\x06height\x18\r \x01(\x04\x12\x13\n\x0bunconfirmed\x18\x0e \x01(\x04\",\n\x15GetCertificateRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"2\n\x16GetCertificateResponse\x12\x18\n\x10\x63\x65rtificate_json\x18\x01 \x01(\t2\xeb\x08\n\rVotingService\x12J\n\x07Propose\x12\x1e.replication.v1.ProposeRequest\x1a\x1f.replication.v1.ProposeResponse\x12M\n\x08\x43\x61stVote\x12\x1f.replication.v1.CastVoteRequest\x1a .replication.v1.CastVoteResponse\x12\\\n\rCloseProposal\x12$.replication.v1.CloseProposalRequest\x1a%.replication.v1.CloseProposalResponse\x12J\n\x07\x45xecute\x12\x1e.replication.v1.ExecuteRequest\x1a\x1f.replication.v1.ExecuteResponse\x12\x62\n\x0fReportExecution\x12&.replication.v1.ReportExecutionRequest\x1a\'.replication.v1.ReportExecutionResponse\x12V\n\x0bGetProposal\x12\".replication.v1.GetProposalRequest\x1a#.replication.v1.GetProposalResponse\x12\\\n\rListProposals\x12$.replication.v1.ListProposalsRequest\x1a%.replication.v1.ListProposalsResponse\x12\x46\n\x05Watch\x12\x1c.replication.v1.WatchRequest\x1a\x1d.replication.v1.WatchResponse0\x01\x12S\n\nGetHistory\x12!.replication.v1.GetHistoryRequest\x1a\".replication.v1.GetHistoryResponse\x12Y\n\x0cGetAgreement\x12#.replication.v1.GetAgreementRequest\x1a$.replication.v1.GetAgreementResponse\x12M\n\x08GetBlocs\x12\x1f.replication.v1.GetBlocsRequest\x1a .replication.v1.GetBlocsResponse\x12S\n\nGetSummary\x12!.replication.v1.GetSummaryRequest\x1a\".replication.v1.GetSummaryResponse\x12_\n\x0eGetCertificate\x12%.replication.v1.GetCertificateRequest\x1a&.replication.v1.GetCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,44 +48,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTEREQUEST']._serialized_end=819
   _globals['_EXECUTERESPONSE']._serialized_start=821
   _globals['_EXECUTERESPONSE']._serialized_end=882
-  _globals['_GETPROPOSALREQUEST']._serialized_start=884
-  _globals['_GETPROPOSALREQUEST']._serialized_end=925
-  _globals['_GETPROPOSALRESPONSE']._serialized_start=927
-  _globals['_GETPROPOSALRESPONSE']._serialized_end=992
-  _globals['_LISTPROPOSALSREQUEST']._serialized_start=994
-  _globals['_LISTPROPOSALSREQUEST']._serialized_end=1103
-  _globals['_LISTPROPOSALSRESPONSE']._serialized_start=1105
-  _globals['_LISTPROPOSALSRESPONSE']._serialized_end=1198
-  _globals['_WATCHREQUEST']._serialized_start=1200
-  _globals['_WATCHREQUEST']._serialized_end=1237
-  _globals['_WATCHRESPONSE']._serialized_start=1239
-  _globals['_WATCHRESPONSE']._serialized_end=1297
-  _globals['_GETHISTORYREQUEST']._serialized_start=1299
-  _globals['_GETHISTORYREQUEST']._serialized_end=1375
-  _globals['_GETHISTORYRESPONSE']._serialized_start=1377
-  _globals['_GETHISTORYRESPONSE']._serialized_end=1466
-  _globals['_HISTORYITEM']._serialized_start=1468
-  _globals['_HISTORYITEM']._serialized_end=1538
-  _globals['_GETAGREEMENTREQUEST']._serialized_start=1540
-  _globals['_GETAGREEMENTREQUEST']._serialized_end=1561
-  _globals['_GETAGREEMENTRESPONSE']._serialized_start=1563
-  _globals['_GETAGREEMENTRESPONSE']._serialized_end=1648
-  _globals['_AGREEMENTROW']._serialized_start=1650
-  _globals['_AGREEMENTROW']._serialized_end=1679
-  _globals['_GETBLOCSREQUEST']._serialized_start=1681
-  _globals['_GETBLOCSREQUEST']._serialized_end=1717
-  _globals['_GETBLOCSRESPONSE']._serialized_start=1719
-  _globals['_GETBLOCSRESPONSE']._serialized_end=1792
-  _globals['_BLOC']._serialized_start=1794
-  _globals['_BLOC']._serialized_end=1819
-  _globals['_GETSUMMARYREQUEST']._serialized_start=1821
-  _globals['_GETSUMMARYREQUEST']._serialized_end=1840
-  _globals['_GETSUMMARYRESPONSE']._serialized_start=1843
-  _globals['_GETSUMMARYRESPONSE']._serialized_end=2122
-  _globals['_GETCERTIFICATEREQUEST']._serialized_start=2124
-  _globals['_GETCERTIFICATEREQUEST']._serialized_end=2168
-  _globals['_GETCERTIFICATERESPONSE']._serialized_start=2170
-  _globals['_GETCERTIFICATERESPONSE']._serialized_end=2220
-  _globals['_VOTINGSERVICE']._serialized_start=2223
-  _globals['_VOTINGSERVICE']._serialized_end=3254
+  _globals['_REPORTEXECUTIONREQUEST']._serialized_start=885
+  _globals['_REPORTEXECUTIONREQUEST']._serialized_end=1077
+  _globals['_REPORTEXECUTIONRESPONSE']._serialized_start=1079
+  _globals['_REPORTEXECUTIONRESPONSE']._serialized_end=1148
+  _globals['_GETPROPOSALREQUEST']._serialized_start=1150
+  _globals['_GETPROPOSALREQUEST']._serialized_end=1191
+  _globals['_GETPROPOSALRESPONSE']._serialized_start=1193
+  _globals['_GETPROPOSALRESPONSE']._serialized_end=1258
+  _globals['_LISTPROPOSALSREQUEST']._serialized_start=1261
+  _globals['_LISTPROPOSALSREQUEST']._serialized_end=1391
+  _globals['_LISTPROPOSALSRESPONSE']._serialized_start=1393
+  _globals['_LISTPROPOSALSRESPONSE']._serialized_end=1486
+  _globals['_WATCHREQUEST']._serialized_start=1488
+  _globals['_WATCHREQUEST']._serialized_end=1525
+  _globals['_WATCHRESPONSE']._serialized_start=1527
+  _globals['_WATCHRESPONSE']._serialized_end=1585
+  _globals['_GETHISTORYREQUEST']._serialized_start=1587
+  _globals['_GETHISTORYREQUEST']._serialized_end=1663
+  _globals['_GETHISTORYRESPONSE']._serialized_start=1665
+  _globals['_GETHISTORYRESPONSE']._serialized_end=1754
+  _globals['_HISTORYITEM']._serialized_start=1756
+  _globals['_HISTORYITEM']._serialized_end=1826
+  _globals['_GETAGREEMENTREQUEST']._serialized_start=1828
+  _globals['_GETAGREEMENTREQUEST']._serialized_end=1849
+  _globals['_GETAGREEMENTRESPONSE']._serialized_start=1851
+  _globals['_GETAGREEMENTRESPONSE']._serialized_end=1936
+  _globals['_AGREEMENTROW']._serialized_start=1938
+  _globals['_AGREEMENTROW']._serialized_end=1967
+  _globals['_GETBLOCSREQUEST']._serialized_start=1969
+  _globals['_GETBLOCSREQUEST']._serialized_end=2005
+  _globals['_GETBLOCSRESPONSE']._serialized_start=2007
+  _globals['_GETBLOCSRESPONSE']._serialized_end=2080
+  _globals['_BLOC']._serialized_start=2082
+  _globals['_BLOC']._serialized_end=2107
+  _globals['_GETSUMMARYREQUEST']._serialized_start=2109
+  _globals['_GETSUMMARYREQUEST']._serialized_end=2128
+  _globals['_GETSUMMARYRESPONSE']._serialized_start=2131
+  _globals['_GETSUMMARYRESPONSE']._serialized_end=2431
+  _globals['_GETCERTIFICATEREQUEST']._serialized_start=2433
+  _globals['_GETCERTIFICATEREQUEST']._serialized_end=2477
+  _globals['_GETCERTIFICATERESPONSE']._serialized_start=2479
+  _globals['_GETCERTIFICATERESPONSE']._serialized_end=2529
+  _globals['_VOTINGSERVICE']._serialized_start=2532
+  _globals['_VOTINGSERVICE']._serialized_end=3663
 # @@protoc_insertion_point(module_scope)

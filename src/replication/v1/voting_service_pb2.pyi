@@ -239,6 +239,69 @@ class ExecuteResponse(_message.Message):
 Global___ExecuteResponse: _TypeAlias = ExecuteResponse  # noqa: Y015
 
 @_typing.final
+class ReportExecutionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTOR_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    PROPOSAL_DIGEST_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    EXECUTED_MS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    executor_id: _builtins.str
+    """Id of an executor of this epoch (see ListMembers)."""
+    epoch: _builtins.int
+    """The epoch it signed for. EPOCH_OVER when that is not the current one: then it signs again."""
+    proposal_digest: _builtins.bytes
+    """Digest of the approved proposal."""
+    outcome: _model_pb2.ExecutionOutcome.ValueType
+    detail: _builtins.str
+    """Free text, at most 1 KiB."""
+    executed_ms: _builtins.int
+    """Clock of the executor when it was done."""
+    signature: _builtins.bytes
+    """Ed25519 signature of the executor over the receipt's sign-bytes. Repeating a receipt changes nothing."""
+    def __init__(
+        self,
+        *,
+        executor_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        proposal_digest: _builtins.bytes = ...,
+        outcome: _model_pb2.ExecutionOutcome.ValueType = ...,
+        detail: _builtins.str = ...,
+        executed_ms: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "epoch", b"epoch", "executed_ms", b"executed_ms", "executor_id", b"executor_id", "outcome", b"outcome", "proposal_digest", b"proposal_digest", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExecutionRequest: _TypeAlias = ReportExecutionRequest  # noqa: Y015
+
+@_typing.final
+class ReportExecutionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proposal(self) -> _model_pb2.Proposal: ...
+    def __init__(
+        self,
+        *,
+        proposal: _model_pb2.Proposal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proposal", b"proposal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proposal", b"proposal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExecutionResponse: _TypeAlias = ReportExecutionResponse  # noqa: Y015
+
+@_typing.final
 class GetProposalRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -284,22 +347,26 @@ class ListProposalsRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_FIELD_NUMBER: _builtins.int
     status: _model_pb2.ProposalStatus.ValueType
     """Unspecified lists all."""
     page_size: _builtins.int
     """At most 500; 0 means 100."""
     page_token: _builtins.str
     """Empty for the first page."""
+    unconfirmed: _builtins.bool
+    """Only those that are approved and that no receipt says were executed with success."""
     def __init__(
         self,
         *,
         status: _model_pb2.ProposalStatus.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        unconfirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "status", b"status", "unconfirmed", b"unconfirmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -605,6 +672,7 @@ class GetSummaryResponse(_message.Message):
     AUDIT_ENTRIES_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_FIELD_NUMBER: _builtins.int
     voter_count: _builtins.int
     max_byzantine_faults: _builtins.int
     bft_quorum: _builtins.int
@@ -618,6 +686,8 @@ class GetSummaryResponse(_message.Message):
     audit_entries: _builtins.int
     audit_head: _builtins.str
     height: _builtins.int
+    unconfirmed: _builtins.int
+    """Approved proposals that no receipt says were executed with success. Changes of members need none."""
     def __init__(
         self,
         *,
@@ -634,10 +704,11 @@ class GetSummaryResponse(_message.Message):
         audit_entries: _builtins.int = ...,
         audit_head: _builtins.str = ...,
         height: _builtins.int = ...,
+        unconfirmed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "audit_entries", b"audit_entries", "audit_head", b"audit_head", "bft_quorum", b"bft_quorum", "executed", b"executed", "expired", b"expired", "height", b"height", "max_byzantine_faults", b"max_byzantine_faults", "no_quorum", b"no_quorum", "open", b"open", "rejected", b"rejected", "total_proposals", b"total_proposals", "voter_count", b"voter_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "audit_entries", b"audit_entries", "audit_head", b"audit_head", "bft_quorum", b"bft_quorum", "executed", b"executed", "expired", b"expired", "height", b"height", "max_byzantine_faults", b"max_byzantine_faults", "no_quorum", b"no_quorum", "open", b"open", "rejected", b"rejected", "total_proposals", b"total_proposals", "unconfirmed", b"unconfirmed", "voter_count", b"voter_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

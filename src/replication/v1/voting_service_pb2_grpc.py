@@ -54,6 +54,11 @@ class VotingServiceStub(object):
                 request_serializer=replication_dot_v1_dot_voting__service__pb2.ExecuteRequest.SerializeToString,
                 response_deserializer=replication_dot_v1_dot_voting__service__pb2.ExecuteResponse.FromString,
                 _registered_method=True)
+        self.ReportExecution = channel.unary_unary(
+                '/replication.v1.VotingService/ReportExecution',
+                request_serializer=replication_dot_v1_dot_voting__service__pb2.ReportExecutionRequest.SerializeToString,
+                response_deserializer=replication_dot_v1_dot_voting__service__pb2.ReportExecutionResponse.FromString,
+                _registered_method=True)
         self.GetProposal = channel.unary_unary(
                 '/replication.v1.VotingService/GetProposal',
                 request_serializer=replication_dot_v1_dot_voting__service__pb2.GetProposalRequest.SerializeToString,
@@ -121,7 +126,15 @@ class VotingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Execute(self, request, context):
-        """Records how the execution of an approved proposal ended. Role: executor or operator.
+        """Records how the execution of an approved proposal ended; the node asked signs the receipt. Role:
+        operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportExecution(self, request, context):
+        """Brings a receipt that an executor has signed itself. Role: executor or admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,6 +218,11 @@ def add_VotingServiceServicer_to_server(servicer, server):
                     servicer.Execute,
                     request_deserializer=replication_dot_v1_dot_voting__service__pb2.ExecuteRequest.FromString,
                     response_serializer=replication_dot_v1_dot_voting__service__pb2.ExecuteResponse.SerializeToString,
+            ),
+            'ReportExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportExecution,
+                    request_deserializer=replication_dot_v1_dot_voting__service__pb2.ReportExecutionRequest.FromString,
+                    response_serializer=replication_dot_v1_dot_voting__service__pb2.ReportExecutionResponse.SerializeToString,
             ),
             'GetProposal': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProposal,
@@ -355,6 +373,33 @@ class VotingService(object):
             '/replication.v1.VotingService/Execute',
             replication_dot_v1_dot_voting__service__pb2.ExecuteRequest.SerializeToString,
             replication_dot_v1_dot_voting__service__pb2.ExecuteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/replication.v1.VotingService/ReportExecution',
+            replication_dot_v1_dot_voting__service__pb2.ReportExecutionRequest.SerializeToString,
+            replication_dot_v1_dot_voting__service__pb2.ReportExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

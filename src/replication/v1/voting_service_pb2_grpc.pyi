@@ -42,7 +42,9 @@ class VotingServiceStub:
     CloseProposal: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.CloseProposalRequest, _voting_service_pb2.CloseProposalResponse]
     """Ends the vote early; only the proposer's node can. Role: operator."""
     Execute: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.ExecuteRequest, _voting_service_pb2.ExecuteResponse]
-    """Records how the execution of an approved proposal ended. Role: executor or operator."""
+    """Records how the execution of an approved proposal ended; the node asked signs the receipt. Role: operator."""
+    ReportExecution: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.ReportExecutionRequest, _voting_service_pb2.ReportExecutionResponse]
+    """Brings a receipt that an executor has signed itself. Role: executor or admin."""
     GetProposal: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.GetProposalRequest, _voting_service_pb2.GetProposalResponse]
     """Reads one proposal with its votes, tally and receipts. Role: viewer."""
     ListProposals: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.ListProposalsRequest, _voting_service_pb2.ListProposalsResponse]
@@ -70,7 +72,9 @@ class VotingServiceAsyncStub(VotingServiceStub):
     CloseProposal: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.CloseProposalRequest, _voting_service_pb2.CloseProposalResponse]  # type: ignore[assignment]
     """Ends the vote early; only the proposer's node can. Role: operator."""
     Execute: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.ExecuteRequest, _voting_service_pb2.ExecuteResponse]  # type: ignore[assignment]
-    """Records how the execution of an approved proposal ended. Role: executor or operator."""
+    """Records how the execution of an approved proposal ended; the node asked signs the receipt. Role: operator."""
+    ReportExecution: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.ReportExecutionRequest, _voting_service_pb2.ReportExecutionResponse]  # type: ignore[assignment]
+    """Brings a receipt that an executor has signed itself. Role: executor or admin."""
     GetProposal: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.GetProposalRequest, _voting_service_pb2.GetProposalResponse]  # type: ignore[assignment]
     """Reads one proposal with its votes, tally and receipts. Role: viewer."""
     ListProposals: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.ListProposalsRequest, _voting_service_pb2.ListProposalsResponse]  # type: ignore[assignment]
@@ -119,7 +123,15 @@ class VotingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _voting_service_pb2.ExecuteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_voting_service_pb2.ExecuteResponse, _abc.Awaitable[_voting_service_pb2.ExecuteResponse]]:
-        """Records how the execution of an approved proposal ended. Role: executor or operator."""
+        """Records how the execution of an approved proposal ended; the node asked signs the receipt. Role: operator."""
+
+    @_abc_1.abstractmethod
+    def ReportExecution(
+        self,
+        request: _voting_service_pb2.ReportExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_voting_service_pb2.ReportExecutionResponse, _abc.Awaitable[_voting_service_pb2.ReportExecutionResponse]]:
+        """Brings a receipt that an executor has signed itself. Role: executor or admin."""
 
     @_abc_1.abstractmethod
     def GetProposal(

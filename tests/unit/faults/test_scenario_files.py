@@ -198,7 +198,8 @@ def test_the_library_uses_nearly_every_kind_of_fault() -> None:
 
 
 def test_the_library_runs_in_the_time_it_is_meant_to() -> None:
-    assert sum(scenario.workload.seconds for scenario in load_library(find_library())) <= 275
+    """Every scenario runs on every change: ten minutes of load, of the forty that a change may take."""
+    assert sum(scenario.workload.seconds for scenario in load_library(find_library())) <= 600
 
 
 def test_a_scenario_is_found_by_name_and_by_file() -> None:

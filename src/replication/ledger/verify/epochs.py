@@ -11,6 +11,8 @@ data says what changed::
 with CHANGE one of ``{"change":"add","member":M}``, ``{"change":"remove","id":I}``,
 ``{"change":"replace","id":I,"member":M}``, ``{"change":"reweight","id":I,"weight":W}``, REJOIN
 ``{"change":"rejoin","id":I,"nonce":N}``, and M ``{"address","id","possession","public_key","weight"}``.
+Executors come and go by ``{"change":"add-executor","executor":{"id","possession","public_key"}}`` and
+``{"change":"remove-executor","id":I}``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from dataclasses import dataclass
 from replication.consensus.canonical import canonical_json
 from replication.identity.genesis import is_address
 from replication.identity.keys import KeyRefusedError
-from replication.identity.members import MAX_WEIGHT, Member, MemberSet, MemberSetError, admit_member_key
+from replication.identity.members import (
+    MAX_WEIGHT,
+    Executor,
+    Member,
+    MemberSet,
+    MemberSetError,
+    admit_member_key,
+)
 from replication.identity.signbytes import membership_bytes, rejoin_bytes
 
 from .errors import VerificationError
@@ -38,7 +47,10 @@ _CHANGE_KEYS = {
     "replace": keys("change id member"),
     "reweight": keys("change id weight"),
     "rejoin": keys("change id nonce"),
+    "add-executor": keys("change executor"),
+    "remove-executor": keys("change id"),
 }
+_EXECUTOR_KEYS = keys("id public_key possession")
 _MEMBER_KEYS = keys("id public_key weight address possession")
 
 
@@ -106,6 +118,10 @@ def _change(fields: Fields) -> Fields:
 def _apply(change: Fields, before: MemberSet, genesis_nonce: bytes) -> tuple[str, MemberSet]:
     """The member that a change is about, and the members of the epoch that it begins."""
     kind = change.text("change")
+    if kind == "add-executor":
+        return _add_executor(change.inner("executor", _EXECUTOR_KEYS), before, genesis_nonce)
+    if kind == "remove-executor":
+        return _remove_executor(change.text("id"), before)
     after = list(before.members)
     if kind == "add":
         added = _member(change.inner("member", _MEMBER_KEYS), after, genesis_nonce)
@@ -145,8 +161,29 @@ def _member(fields: Fields, others: list[Member], genesis_nonce: bytes) -> Membe
     return member
 
 
-def _member_set(before: MemberSet, members: list[Member]) -> MemberSet:
+def _add_executor(fields: Fields, before: MemberSet, genesis_nonce: bytes) -> tuple[str, MemberSet]:
+    key = fields.digest("public_key")
     try:
-        return MemberSet(before.epoch + 1, tuple(members))
+        executor = Executor(fields.text("id"), key)
+        admit_member_key(executor.id, key, genesis_nonce, fields.signature("possession"))
+    except (MemberSetError, KeyRefusedError) as error:
+        raise VerificationError(f"data.change.executor: {error}") from None
+    return executor.id, _member_set(before, list(before.members), (*before.executors, executor))
+
+
+def _remove_executor(subject: str, before: MemberSet) -> tuple[str, MemberSet]:
+    left = tuple(executor for executor in before.executors if executor.id != subject)
+    if len(left) == len(before.executors):
+        raise VerificationError(f"data.change.id {subject[:80]!r} is not an executor in epoch {before.epoch}")
+    return subject, _member_set(before, list(before.members), left)
+
+
+def _member_set(
+    before: MemberSet, members: list[Member], executors: tuple[Executor, ...] | None = None
+) -> MemberSet:
+    try:
+        return MemberSet(
+            before.epoch + 1, tuple(members), before.executors if executors is None else executors
+        )
     except MemberSetError as error:
         raise VerificationError(f"data.change: {error}") from None

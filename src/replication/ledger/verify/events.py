@@ -160,7 +160,8 @@ class SignedReceipt:
             )
         except ValueError as error:
             raise VerificationError(f"data: {error}") from None
-        signatures.check(entry.actor_id, epoch, fields.signature("signature"), message, "data.signature")
+        signature = fields.signature("signature")
+        signatures.check_receipt(entry.actor_id, epoch, signature, message, "data.signature")
         return cls(outcome, digest, sha256(message).digest())
 
 

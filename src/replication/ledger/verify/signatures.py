@@ -54,6 +54,16 @@ class SignatureChecker:
         if not keys.verify(members.public_key(signer), signature, message):
             raise VerificationError(f"{field} is not a signature of {signer} over this content")
 
+    def check_receipt(self, signer: str, epoch: int, signature: bytes, message: bytes, field: str) -> None:
+        """As `check`, for what an executor of that epoch may sign as well as a member."""
+        executors = {executor.id: executor.public_key for executor in self.members_at(epoch).executors}
+        if signer not in executors:
+            self.check(signer, epoch, signature, message, field)
+            return
+        self.checked += 1
+        if not keys.verify(executors[signer], signature, message):
+            raise VerificationError(f"{field} is not a signature of {signer} over this content")
+
     def check_ballot(self, voter: str, epoch: int, signature: bytes, message: bytes, field: str) -> None:
         """As `check`, but a ballot seen lately with the same bytes throughout is not verified again.
 

@@ -4,6 +4,7 @@ expect.
     DIR/genesis.json            what everybody trusts; its SHA-256 is the cluster's id
     DIR/ca/ca.{crt,key}         the authority; keep the key off the nodes
     DIR/clients/<role>.{crt,key}
+    DIR/executors/NAME/         one home an executor: signing.pem, executor.{crt,key}, ca.crt, genesis.json
     DIR/node-K/                 one home a node, K from 1: config.toml, genesis.json, keys/, tls/, data/
     DIR/ID/                     the same for a member that is to be added (`add_home`)
 
@@ -25,7 +26,7 @@ from typing import ClassVar, Final
 from replication.errors import CallerError, OperatorError
 from replication.identity.genesis import Genesis, Rules, build_genesis, load_genesis, parse_genesis
 from replication.identity.keys import SigningKey
-from replication.identity.members import MAX_MEMBERS, Member, prove_possession
+from replication.identity.members import MAX_MEMBERS, Executor, Member, prove_possession
 from replication.identity.names import is_member_id
 from replication.identity.private_files import read_private
 from replication.identity.roles import Role
@@ -39,6 +40,7 @@ __all__ = [
     "DEFAULT_RULES",
     "ClusterPlanError",
     "PolicyChoice",
+    "add_executor_home",
     "add_home",
     "node_homes",
     "parse_policy",
@@ -110,16 +112,18 @@ def provision_cluster(
     policy: PolicyChoice | None = None,
     policies: Mapping[str, PolicyChoice] | None = None,
     rules: Rules = DEFAULT_RULES,
+    executors: Sequence[str] = (),
 ) -> Genesis:
     """Make a cluster of `nodes` members in `directory`, which must be empty or missing, and return its
     genesis.
 
     `hosts` is one host for each node, or one for all; without, all are on this machine. Ports count up from
     `base_port`; without it, free ones are chosen (7001 and up with `hosts`). `policies` overrides `policy` by
-    member id. If anything fails, what was made is removed again.
+    member id. `executors` are the ids of executors, who get homes of their own. If anything fails, what was
+    made is removed again.
 
     Raises:
-        ClusterPlanError: impossible numbers, hosts or ports.
+        ClusterPlanError: impossible numbers, hosts, ports or ids.
         OperatorError: the folder is not empty or cannot be written, or a policy file is wrong.
     """
     if not 1 <= nodes <= MAX_MEMBERS:
@@ -129,7 +133,7 @@ def provision_cluster(
     addresses = plan_addresses(nodes, hosts, base_port)
     existed = _require_empty(directory)
     try:
-        return _build(directory, name, addresses, rules, policy or PolicyChoice(), policies or {})
+        return _build(directory, name, addresses, rules, policy or PolicyChoice(), policies or {}, executors)
     except OSError as error:
         _undo(directory, existed)
         raise OperatorError(
@@ -160,20 +164,9 @@ def add_home(
         ClusterPlanError: the id or the address is none.
         OperatorError: the folder, the authority or the policy is not what it must be, or `home` exists.
     """
-    if not is_member_id(member_id):
-        raise ClusterPlanError(f"{member_id!r:.100} cannot be a member's id. Use A-Z a-z 0-9 . _ - only.")
     _checked_address(address)
-    genesis = load_genesis(directory / "genesis.json")
-    try:
-        authority = (directory / "ca" / "ca.crt").read_bytes(), read_private(directory / "ca" / "ca.key")
-    except OSError as error:
-        raise OperatorError(
-            f"{directory / 'ca'} cannot be read: {error.strerror}. The authority of the cluster has to issue "
-            "the node's certificate; run this where it is kept."
-        ) from error
+    genesis, authority = _prepare_addition(directory, home, member_id)
     key = signing_key or SigningKey.generate()
-    if home.exists():
-        raise OperatorError(f"{home} exists. Choose another folder; nothing was changed.")
     member = Member(id=member_id, public_key=key.public_key, weight=1, address=address)
     try:
         _make_home(home, member, key, genesis, authority, policy or PolicyChoice(), joins=True)
@@ -181,6 +174,41 @@ def add_home(
         shutil.rmtree(home, ignore_errors=True)
         raise
     return key.public_key, prove_possession(key, member_id, genesis.nonce)
+
+
+def add_executor_home(
+    directory: Path, home: Path, name: str, *, signing_key: SigningKey | None = None
+) -> tuple[bytes, bytes]:
+    """The same for an executor: its home, and what a change of members needs to let it report.
+
+    Raises as `add_home`.
+    """
+    genesis, authority = _prepare_addition(directory, home, name)
+    key = signing_key or SigningKey.generate()
+    try:
+        home.parent.mkdir(mode=0o700, exist_ok=True)
+        _make_executor_home(home, name, key, genesis, authority)
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    return key.public_key, prove_possession(key, name, genesis.nonce)
+
+
+def _prepare_addition(directory: Path, home: Path, name: str) -> tuple[Genesis, tuple[bytes, bytes]]:
+    """The genesis and authority of a cluster folder, when a home can be made there."""
+    if not is_member_id(name):
+        raise ClusterPlanError(f"{name!r:.100} cannot be a member's id. Use A-Z a-z 0-9 . _ - only.")
+    genesis = load_genesis(directory / "genesis.json")
+    try:
+        authority = (directory / "ca" / "ca.crt").read_bytes(), read_private(directory / "ca" / "ca.key")
+    except OSError as error:
+        raise OperatorError(
+            f"{directory / 'ca'} cannot be read: {error.strerror}. The authority of the cluster has to issue "
+            "the certificate; run this where it is kept."
+        ) from error
+    if home.exists():
+        raise OperatorError(f"{home} exists. Choose another folder; nothing was changed.")
+    return genesis, authority
 
 
 def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> list[str]:
@@ -240,6 +268,7 @@ def _build(
     rules: Rules,
     policy: PolicyChoice,
     policies: Mapping[str, PolicyChoice],
+    executors: Sequence[str],
 ) -> Genesis:
     authority = create_authority(f"{name} authority")
     keys = {f"node-{number}": SigningKey.generate() for number in range(1, len(addresses) + 1)}
@@ -248,7 +277,14 @@ def _build(
         raise ClusterPlanError(
             f"There is no node {unknown[0]} to give a policy to. Nodes are {', '.join(keys)}."
         )
-    genesis = _genesis(name, keys, addresses, rules, authority[0])
+    executor_keys = {executor: SigningKey.generate() for executor in executors}
+    clashing = [executor for executor in executors if executor in keys or not is_member_id(executor)]
+    if clashing or len(executor_keys) != len(executors):
+        raise ClusterPlanError(
+            f"{(clashing or list(executors))[0]!r:.100} cannot be an executor's id: use A-Z a-z 0-9 . _ - "
+            "only, and each id once."
+        )
+    genesis = _genesis(name, keys, addresses, rules, authority[0], executor_keys)
     for folder in ("ca", "clients"):
         (directory / folder).mkdir(mode=0o700)
     (directory / "genesis.json").write_bytes(genesis.raw)
@@ -261,11 +297,20 @@ def _build(
     for member in genesis.members.members:
         chosen = policies.get(member.id, policy)
         _make_home(directory / member.id, member, keys[member.id], genesis, authority, chosen)
+    if executor_keys:
+        (directory / "executors").mkdir(mode=0o700)
+    for executor, executor_key in executor_keys.items():
+        _make_executor_home(directory / "executors" / executor, executor, executor_key, genesis, authority)
     return genesis
 
 
 def _genesis(
-    name: str, keys: Mapping[str, SigningKey], addresses: Sequence[str], rules: Rules, authority: bytes
+    name: str,
+    keys: Mapping[str, SigningKey],
+    addresses: Sequence[str],
+    rules: Rules,
+    authority: bytes,
+    executors: Mapping[str, SigningKey],
 ) -> Genesis:
     nonce = secrets.token_bytes(32)
     members = [
@@ -277,7 +322,10 @@ def _genesis(
         created_ms=time.time_ns() // 1_000_000,
         nonce=nonce,
         members=members,
-        possessions={member_id: prove_possession(key, member_id, nonce) for member_id, key in keys.items()},
+        executors=[Executor(executor, key.public_key) for executor, key in executors.items()],
+        possessions={
+            owner: prove_possession(key, owner, nonce) for owner, key in {**keys, **executors}.items()
+        },
         rules=rules,
         ca_certificate=authority,
     )
@@ -310,6 +358,18 @@ def _make_home(
     wildcard = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104
     listen = member.address if _is_loopback(host) else f"{wildcard}:{port}"
     write_config(home / "config.toml", NodeConfig(id=member.id, listen=listen, policy=settings, joins=joins))
+
+
+def _make_executor_home(
+    home: Path, name: str, key: SigningKey, genesis: Genesis, authority: tuple[bytes, bytes]
+) -> None:
+    home.mkdir(mode=0o700)
+    (home / "genesis.json").write_bytes(genesis.raw)
+    (home / "ca.crt").write_bytes(authority[0])
+    key.save(home / "signing.pem")
+    certificate, private = issue(*authority, genesis.cluster_id, Role.EXECUTOR, name)
+    (home / "executor.crt").write_bytes(certificate)
+    write_private(home / "executor.key", private)
 
 
 def _install_policy(home: Path, policy: PolicyChoice) -> PolicySettings:

@@ -126,6 +126,7 @@ def summary(found: Summary, members: MemberSet) -> voting_service_pb2.GetSummary
         audit_entries=found.totals.audit_size,
         audit_head=found.totals.audit_head.hex(),
         height=found.totals.height,
+        unconfirmed=found.unconfirmed,
     )
 
 

@@ -88,6 +88,10 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
                 )
                 for member in totals.members.members
             ],
+            executors=[
+                pb.ExecutorInfo(id=executor.id, public_key=executor.public_key)
+                for executor in totals.members.executors
+            ],
         )
 
     async def ChangeMembers(

@@ -27,6 +27,7 @@ __all__ = [
     "VOTE_VALUES",
     "evidence",
     "execution_outcome",
+    "fixed",
     "member_id",
     "number_token",
     "page_size",
@@ -75,6 +76,13 @@ OUTCOMES: Final[Mapping[int, str]] = {
     model_pb2.EXECUTION_OUTCOME_FAILED: "failed",
     model_pb2.EXECUTION_OUTCOME_PARTIAL: "partial",
 }
+
+
+def fixed(value: bytes, field: str, size: int) -> bytes:
+    """Bytes of a known length."""
+    if len(value) != size:
+        raise bad_field(field, f"must have {size} bytes, not {len(value)}")
+    return value
 
 
 def request_id(value: str) -> str:

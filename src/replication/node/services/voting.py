@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from replication.identity.genesis import Genesis
-from replication.identity.keys import SigningKey
+from replication.identity.genesis import MAX_EXACT_INTEGER, Genesis
+from replication.identity.keys import SIGNATURE_SIZE, SigningKey
+from replication.identity.signbytes import DIGEST_SIZE
 from replication.ledger.application import VotingApplication
 from replication.ledger.commands import (
     MAX_ACTION_BYTES,
     MAX_DETAIL_BYTES,
     MAX_REASON_BYTES,
     MAX_TARGET_BYTES,
+    ReceiptCommand,
 )
 from replication.node.driver import Driver
 from replication.node.failures import RefusedError
@@ -106,6 +108,22 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
         await self._writing.execute(request_id, proposal_id, outcome, detail)
         return pb.ExecuteResponse(proposal=await self._proposal(proposal_id))
 
+    async def ReportExecution(
+        self, request: pb.ReportExecutionRequest, context: Context
+    ) -> pb.ReportExecutionResponse:
+        """Order an executor's own receipt."""
+        receipt = ReceiptCommand(
+            epoch=request.epoch,
+            executor=requests.member_id(request.executor_id, "executor_id"),
+            proposal_digest=requests.fixed(request.proposal_digest, "proposal_digest", DIGEST_SIZE),
+            outcome=requests.execution_outcome(request.outcome),
+            detail=requests.text(request.detail, "detail", MAX_DETAIL_BYTES),
+            executed_ms=requests.whole_number(request.executed_ms, "executed_ms", MAX_EXACT_INTEGER),
+            signature=requests.fixed(request.signature, "signature", SIGNATURE_SIZE),
+        )
+        proposal_id = await self._writing.report(receipt)
+        return pb.ReportExecutionResponse(proposal=await self._proposal(proposal_id))
+
     async def GetProposal(self, request: pb.GetProposalRequest, context: Context) -> pb.GetProposalResponse:
         """One proposal with everything that is committed about it."""
         proposal_id = requests.proposal_id(request.proposal_id)
@@ -118,7 +136,10 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
         status = requests.proposal_status(request.status)
         size = requests.page_size(request.page_size)
         after = requests.number_token(request.page_token)
-        page = await self._driver.read(lambda store: store.list_proposals(status, after, size + 1))
+        if request.unconfirmed:
+            page = await self._driver.read(lambda store: store.unconfirmed(after, size + 1))
+        else:
+            page = await self._driver.read(lambda store: store.list_proposals(status, after, size + 1))
         return pb.ListProposalsResponse(
             proposals=[answers.proposal(item, listed=True) for item in page[:size]],
             next_page_token=str(page[size - 1].number) if len(page) > size else "",

@@ -16,7 +16,14 @@ from replication.consensus import VoteValue
 from replication.identity.genesis import Genesis
 from replication.identity.keys import SigningKey
 from replication.ledger.application import Outcome, VotingApplication
-from replication.ledger.commands import make_close, make_membership, make_proposal, make_receipt
+from replication.ledger.commands import (
+    ReceiptCommand,
+    encode_command,
+    make_close,
+    make_membership,
+    make_proposal,
+    make_receipt,
+)
 from replication.ledger.history import FinishedProposal, OpenProposal
 from replication.node.driver import Driver
 from replication.node.failures import RefusedError
@@ -141,6 +148,11 @@ class Writing:
             await self._submit(sign)
 
         await self._receipts.once(request_id, (proposal_id, outcome, detail), work)
+
+    async def report(self, receipt: ReceiptCommand) -> str:
+        """Have an executor's receipt ordered; the id of its proposal. Repeating it gives the first result."""
+        outcome = require_accepted(await self._driver.submit(encode_command(receipt)))
+        return outcome.proposal_id
 
     async def change_members(self, request_id: str, proposal_id: str) -> None:
         """Carry out the change of members that an approved proposal holds."""

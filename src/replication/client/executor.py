@@ -1,0 +1,340 @@
+"""Carrying out decisions: an executor finds approved proposals, acts once it has verified the proof, and
+signs what came of it.
+
+    async with AsyncClient(handle) as client:
+        with ActionLog.open(Path("executor.log")) as log:
+            await Executor(client, "fence-1", key, log, act).run()
+
+The record itself says what is still to be done: approved proposals without a receipt that says succeeded. So
+nothing is missed, however long an executor was away; and since the question goes to one node after another,
+no single node can hide a decision for longer than a round. Audit entries are watched only to be quick.
+
+Decisions about one target are carried out in the order of the record. Of those that say whether it may run
+(`gate.STATE_BY_ACTION`) one that a later one has overtaken is not tried again: a quarantine that failed must
+not come after the release.
+
+An action happens at least once: after a crash between the act and its receipt it happens again, with the
+same idempotency key. The log keeps how attempts ended until the record has their receipts, so that a receipt
+that could not be delivered is delivered later and the action is not repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from replication.client.action_log import ActionLog, Attempt
+from replication.client.async_client import AsyncClient
+from replication.client.errors import ConflictError, RemoteError, ResponseError, UsageError
+from replication.client.gate import STATE_BY_ACTION, GateFiles
+from replication.client.model import ExecutionOutcome, Membership, Proposal, SignedReceipt
+from replication.errors import ReplicationError
+from replication.identity.genesis import Genesis
+from replication.identity.keys import SigningKey
+from replication.identity.signbytes import OUTCOME_CODES, receipt_bytes
+from replication.ledger.verify import CertificateReport, verify_certificate
+
+__all__ = ["Act", "Executor", "Order", "Result"]
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 2.0
+"""Between two looks at what is unconfirmed, each at another node."""
+
+MAX_ATTEMPTS: Final = 4
+"""A proposal can have eight receipts; two executors that fail can still both report."""
+
+FIRST_RETRY_SECONDS: Final = 5.0
+"""Doubled with every attempt."""
+
+MAX_DETAIL_BYTES: Final = 1024
+
+AT_ONCE: Final = 8
+"""Orders that are carried out at a time: a slow one must not hold up the others."""
+
+MAX_LISTED: Final = 10_000
+"""What is taken in from one node in one round. It may lie without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An approved decision whose certificate verified. `key` is the idempotency key: the proposal's digest
+    in hex. `place` is that of its tally in the record, for decisions that a later one overtakes; -1 for
+    others."""
+
+    key: str
+    proposal_id: str
+    action: str
+    target: str
+    evidence: Mapping[str, object]
+    height: int
+    decided_ms: int
+    certificate: str
+    place: int
+
+    def as_json(self) -> dict[str, object]:
+        """What a command or webhook is given."""
+        return {
+            "idempotency_key": self.key,
+            "proposal_id": self.proposal_id,
+            "action": self.action,
+            "target": self.target,
+            "evidence": dict(self.evidence),
+            "height": self.height,
+            "decided_ms": self.decided_ms,
+            "certificate": self.certificate,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an attempt ended."""
+
+    outcome: ExecutionOutcome
+    detail: str = ""
+
+
+Act = Callable[[Order], Awaitable[Result]]
+"""Carries an order out. What it raises counts as failed."""
+
+
+class Executor:
+    """One executor of one cluster. `actions` limits what it acts on; without, it takes every action.
+
+    `gate` is kept up to date with the certificates of what it handled. Raises UsageError without a genesis
+    file: an executor that cannot verify must not act.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        name: str,
+        key: SigningKey,
+        log: ActionLog,
+        act: Act,
+        *,
+        actions: Collection[str] = (),
+        gate: GateFiles | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        if client.handle.genesis is None:
+            raise UsageError(
+                "An executor needs the genesis file, or it could verify nothing. Give --genesis."
+            )
+        self._client = client
+        self._genesis: Genesis = client.handle.genesis
+        self._name = name
+        self._key = key
+        self._log = log
+        self._act = act
+        self._actions = frozenset(actions)
+        self._gate = gate
+        self._poll_seconds = poll_seconds
+        self._wake = asyncio.Event()
+        self._retry_at: dict[str, float] = {}
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        if self._gate is not None:
+            await self._fill_gate(self._gate)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._work())
+
+    async def round(self, node: str | None = None) -> int:
+        """Look once at what is unconfirmed, at one node, and do it; how many receipts were recorded."""
+        membership = await self._client.members(node=node)
+        if not self._is_among(membership):
+            self._tell(
+                "", f"{self._name} is no executor of epoch {membership.epoch} with this key: nothing is done"
+            )
+            return 0
+        found: list[Proposal] = []
+        async for proposal in self._client.list_proposals(unconfirmed=True, node=node):
+            if not self._actions or proposal.action in self._actions:
+                found.append(proposal)
+            if len(found) >= MAX_LISTED:
+                break
+        turns = asyncio.Semaphore(AT_ONCE)
+        by_target: dict[str, list[Proposal]] = {}
+        for proposal in found:
+            by_target.setdefault(proposal.target or proposal.id, []).append(proposal)
+
+        async def handle(proposals: list[Proposal]) -> int:
+            async with turns:
+                return sum([await self._handle(proposal) for proposal in proposals])
+
+        done = sum(await asyncio.gather(*map(handle, by_target.values())))
+        if self._gate is not None:
+            self._gate.checked()
+        listed = {proposal.digest.hex() for proposal in found}
+        self._retry_at = {digest: at for digest, at in self._retry_at.items() if digest in listed}
+        return done
+
+    def _is_among(self, membership: Membership) -> bool:
+        public_key = self._key.public_key
+        return any(one.id == self._name and one.public_key == public_key for one in membership.executors)
+
+    async def _work(self) -> None:
+        endpoints = self._client.handle.endpoints
+        turn = 0
+        while True:
+            self._wake.clear()
+            try:
+                await self.round(endpoints[turn % len(endpoints)].member_id)
+            except (RemoteError, ResponseError) as error:
+                logger.warning("looking for decisions failed: %s", error)
+            turn += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._wake.wait()
+
+    async def _fill_gate(self, gate: GateFiles) -> None:
+        """Learn what was decided before this executor began: of each target the newest decision."""
+        while True:
+            try:
+                newest: dict[str, Proposal] = {}
+                async for proposal in self._client.list_proposals():
+                    if proposal.approved and proposal.action in STATE_BY_ACTION and proposal.target:
+                        newest[proposal.target] = proposal
+                for proposal in newest.values():
+                    gate.keep((await self._client.certificate(proposal.id)).text)
+                return
+            except (RemoteError, ResponseError) as error:
+                logger.warning("learning what was decided before failed: %s", error)
+                await asyncio.sleep(self._poll_seconds)
+
+    async def _listen(self) -> None:
+        """Wake the worker when something is decided. It looks by itself too: nothing depends on this."""
+        while True:
+            try:
+                start = (await self._client.audit_head()).audit_size
+                async for entry in self._client.watch(start):
+                    if entry.event_type == "tally":
+                        self._wake.set()
+            except (RemoteError, ResponseError) as error:
+                logger.debug("watching failed: %s", error)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _handle(self, proposal: Proposal) -> bool:
+        """Act on one proposal if it is time to, and report; whether a receipt was recorded."""
+        digest = proposal.digest.hex()
+        attempts = self._log.attempts(digest)
+        if attempts and attempts[-1].is_undelivered:
+            return await self._deliver(digest, attempts[-1])
+        if len(attempts) >= MAX_ATTEMPTS or time.monotonic() < self._retry_at.get(digest, 0.0):
+            return False
+        order = await self._verified(proposal)
+        if order is None:
+            return False
+        if self._gate is not None:
+            self._gate.keep(order.certificate)
+        if 0 <= order.place < self._log.newest(order.target):
+            self._tell(digest, f"{order.proposal_id} is not acted upon: a later decision has overtaken it")
+            return False
+        attempt = await self._attempt(order)
+        self._retry_at[digest] = time.monotonic() + FIRST_RETRY_SECONDS * 2 ** len(attempts)
+        return await self._deliver(digest, attempt)
+
+    async def _verified(self, proposal: Proposal) -> Order | None:
+        """What the certificate says is to be done; None when it does not verify, or says something else."""
+        try:
+            text = (await self._client.certificate(proposal.id)).text
+            report: CertificateReport = verify_certificate(text, self._genesis)
+        except ReplicationError as error:
+            self._tell(proposal.digest.hex(), f"{proposal.id} is not acted upon: {error}")
+            return None
+        if not report.authorises or report.digest != proposal.digest:
+            self._tell(
+                proposal.digest.hex(),
+                f"{proposal.id} is not acted upon: its certificate says {report.decision} of "
+                f"{report.proposal_id}",
+            )
+            return None
+        if self._actions and report.action not in self._actions:
+            self._tell(proposal.digest.hex(), f"{proposal.id} is not acted upon: it is about {report.action}")
+            return None
+        return Order(
+            key=report.digest.hex(),
+            proposal_id=report.proposal_id,
+            action=report.action,
+            target=report.target,
+            evidence=report.evidence,
+            height=report.height,
+            decided_ms=report.time_ms,
+            certificate=text,
+            place=report.tally_sequence if report.action in STATE_BY_ACTION else -1,
+        )
+
+    async def _attempt(self, order: Order) -> Attempt:
+        logger.info("acting on %s: %s %s", order.proposal_id, order.action, order.target)
+        self._log.begin(order.key, order.target, order.place)
+        try:
+            result = await self._act(order)
+        except Exception as error:  # whatever a command or webhook does must not stop the others
+            logger.exception("acting on %s raised", order.proposal_id)
+            result = Result(ExecutionOutcome.FAILED, f"{type(error).__name__}: {error}")
+        detail = _shortened(result.detail)
+        logger.info("%s of %s: %s", result.outcome.value, order.proposal_id, detail)
+        return self._log.end(order.key, result.outcome, detail, time.time_ns() // 1_000_000)
+
+    async def _deliver(self, digest: str, attempt: Attempt) -> bool:
+        """Have the receipt of an attempt ordered. Left for the next round if no node takes it."""
+        try:
+            epoch = (await self._client.members()).epoch
+            await self._client.report_execution(self._sign(digest, attempt, epoch))
+        except ConflictError as error:
+            if error.reason == "EPOCH_OVER":
+                return False  # signed for the new one in the next round
+            logger.warning("the receipt on %s was refused: %s", digest[:16], error)
+        except (RemoteError, ResponseError) as error:
+            logger.warning("the receipt on %s waits: %s", digest[:16], error)
+            return False
+        self._log.delivered(digest)
+        return True
+
+    def _sign(self, digest: str, attempt: Attempt, epoch: int) -> SignedReceipt:
+        signature = self._key.sign(
+            receipt_bytes(
+                self._genesis.cluster_id,
+                epoch,
+                executor=self._name,
+                digest=bytes.fromhex(digest),
+                outcome=OUTCOME_CODES[attempt.outcome.value],
+                detail=attempt.detail,
+                executed_ms=attempt.ended_ms,
+            )
+        )
+        return SignedReceipt(
+            executor_id=self._name,
+            epoch=epoch,
+            proposal_digest=bytes.fromhex(digest),
+            outcome=attempt.outcome,
+            detail=attempt.detail,
+            executed_ms=attempt.ended_ms,
+            signature=signature,
+        )
+
+    def _tell(self, digest: str, text: str) -> None:
+        """Log once for each proposal."""
+        if digest not in self._told:
+            if len(self._told) >= MAX_LISTED:
+                self._told.clear()
+            self._told.add(digest)
+            logger.error("%s", text)
+
+
+def _shortened(detail: str) -> str:
+    """A detail that fits into a receipt: valid text of at most 1 KiB."""
+    raw = detail.encode("utf-8", "replace")
+    return (
+        raw.decode("utf-8")
+        if len(raw) <= MAX_DETAIL_BYTES
+        else raw[: MAX_DETAIL_BYTES - 3].decode("utf-8", "ignore") + "..."
+    )
