@@ -15,6 +15,7 @@ from replication.cli.main import ExitCode, app, main
 VERBS = (
     *("init", "up", "down", "node", "status", "propose", "vote", "close", "execute", "proposals", "show"),
     *("history", "agreement", "blocs", "summary", "certificate", "verify", "evidence", "bench", "demo"),
+    *("watch", "executor", "gate"),
 )
 
 
@@ -35,7 +36,7 @@ def test_every_verb_has_help_and_json(arguments: list[str], capsys: pytest.Captu
     assert main([*arguments, "--help"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert ("--json" in captured.out) == (arguments != ["node"])
+    assert ("--json" in captured.out) == (arguments not in (["node"], ["executor"]))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_settings_read_back(store: Store, path: Path, cluster: LedgerCluster) ->
         assert pragma(store, "synchronous") == 2  # FULL
         assert pragma(store, "locking_mode") == "exclusive"
         assert pragma(store, "application_id") == 0x61637031
-        assert pragma(store, "user_version") == 1
+        assert pragma(store, "user_version") == 2
         assert pragma(store, "cell_size_check") == 1
         store.close()
         store = Store.create_or_open(path, cluster.genesis)
@@ -125,7 +125,7 @@ def test_a_dangling_link_and_a_folder(tmp_path: Path, cluster: LedgerCluster) ->
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("statement", ["user_version = 2", "application_id = 7"])
+@pytest.mark.parametrize("statement", ["user_version = 3", "application_id = 7"])
 def test_another_version(store: Store, path: Path, cluster: LedgerCluster, statement: str) -> None:
     store.close()
     with sqlite3.connect(path) as connection:

@@ -33,7 +33,7 @@ MEANING = {
     "viewer": READERS,
     "operator": {"operator", "admin"},
     "admin": {"admin"},
-    "executor or operator": {"executor", "operator", "admin"},
+    "executor or admin": {"executor", "admin"},
 }
 
 
