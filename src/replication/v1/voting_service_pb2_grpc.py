@@ -126,8 +126,7 @@ class VotingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Execute(self, request, context):
-        """Records how the execution of an approved proposal ended; the node asked signs the receipt. Role:
-        operator.
+        """Records how the execution of an approved proposal ended; the node asked signs the receipt. Role: operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
