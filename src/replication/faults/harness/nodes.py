@@ -26,16 +26,26 @@ __all__ = ["NodeExit", "NodeUnderTest"]
 POLL_SECONDS: Final = 0.02
 STOP_SECONDS: Final = 10.0
 
+UP_WORDS: Final = " is up at "
+"""What a node logs when it serves."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeExit:
-    """The end of one process of a node. `code` is negative for a signal; `words` is the end of its log."""
+    """The end of one process of a node. `code` is negative for a signal; `words` is the end of its log;
+    `was_up` says whether it had come to serve."""
 
     member: str
     at: float
     code: int
     expected: bool
     words: str
+    was_up: bool = True
+
+    @property
+    def is_orderly(self) -> bool:
+        """Whether it stopped as a node does that is asked to; one that was still starting may just die."""
+        return self.code == 0 or (self.code == -signals.SIGTERM and not self.was_up)
 
 
 class NodeUnderTest:
@@ -49,6 +59,7 @@ class NodeUnderTest:
         self.inside: InsideFolder | None = None
         self.exits: list[NodeExit] = []
         self.starts = 0
+        self._log_at_start = 0
         self.paused = False
         self._command = command
         self._report = report
@@ -76,6 +87,7 @@ class NodeUnderTest:
         """Start it unless it runs or is held."""
         self.notice_end()
         if self._child is None and not self._holds:
+            self._log_at_start = self.log_size()
             self._child = spawn_node(self.home.path, self._command)
             self.paused = False
             self._pauses.clear()
@@ -86,7 +98,14 @@ class NodeUnderTest:
         if self._child is None or (code := self._child.poll()) is None:
             return None
         self._child = None
-        ended = NodeExit(self.member, time.monotonic(), code, self.may_be_down, log_tail(self.home.path, 4))
+        ended = NodeExit(
+            self.member,
+            time.monotonic(),
+            code,
+            self.may_be_down,
+            log_tail(self.home.path, 4),
+            was_up=UP_WORDS in self.log_since(self._log_at_start),
+        )
         self.exits.append(ended)
         self._report(ended)
         return ended

@@ -120,7 +120,7 @@ class Terminate(StoppingFault):
         await self.take_down(signal.SIGTERM)
         for member in self.members:
             exits = self.site.nodes[member].exits
-            if exits and exits[-1].code:
+            if exits and not exits[-1].is_orderly:
                 self.violation(
                     f"{member} ended with {describe_code(exits[-1].code)} after SIGTERM, not with 0"
                 )
@@ -146,7 +146,7 @@ class RollingRestart(StoppingFault):
             await node.hold(self.who, signal.SIGTERM)
             code = node.exits[-1].code if node.exits else None
             self.effect(f"{member}: ended ({describe_code(code)})")
-            if code:
+            if node.exits and not node.exits[-1].is_orderly:
                 self.violation(f"{member} ended with {describe_code(code)} after SIGTERM, not with 0")
             node.release(self.who)
             await self.wait_up(member)
