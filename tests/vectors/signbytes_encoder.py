@@ -62,6 +62,7 @@ LAYOUTS: dict[str, list[tuple[str, str]]] = {
     "rejoin": [("member", "id"), ("nonce", "hash")],
     "membership": [("member", "id"), ("change", "json"), ("digest", "hash")],
     "possession": [("member", "id"), ("public_key", "hash"), ("nonce", "hash")],
+    "enrolment": [("member", "id"), ("nonce", "hash"), ("digest", "hash")],
     "block": [
         ("height", "u64"),
         ("parent", "hash"),
@@ -72,6 +73,9 @@ LAYOUTS: dict[str, list[tuple[str, str]]] = {
         ("audit_head", "hash"),
     ],
 }
+
+WITHOUT_CLUSTER = ("possession", "enrolment")
+"""Statements that are made before there is a cluster."""
 
 Fields = Mapping[str, Any]
 
@@ -227,6 +231,10 @@ SAMPLES: list[tuple[str, dict[str, Any]]] = [
         {"member": "monitor-1", "public_key": digest_of("public key"), "nonce": digest_of("nonce")},
     ),
     (
+        "enrolment",
+        {"member": "monitor-1", "nonce": digest_of("nonce"), "digest": digest_of("request")},
+    ),
+    (
         "block",
         {
             "height": 7,
@@ -245,7 +253,7 @@ def vectors() -> str:
     """The text of signbytes.json."""
     cases = []
     for number, (statement, fields) in enumerate(SAMPLES):
-        cluster_id, epoch = (bytes(32), 0) if statement == "possession" else (CLUSTER, number)
+        cluster_id, epoch = (bytes(32), 0) if statement in WITHOUT_CLUSTER else (CLUSTER, number)
         data = encode(statement, cluster_id, epoch, fields)
         cases.append(
             {

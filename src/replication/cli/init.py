@@ -27,7 +27,10 @@ def init(
     nodes: Annotated[int, typer.Option(help="How many voters. 4 survive one fault, 7 two.")] = 4,
     name: Annotated[str, typer.Option(help="The cluster's name, for people.")] = "agent-consensus",
     hosts: Annotated[
-        str, typer.Option(help="Hosts of the nodes, separated by commas: one for each node, or one for all.")
+        str,
+        typer.Option(
+            help="Hosts of the nodes, separated by commas: HOST or HOST:PORT for each node, or one for all."
+        ),
     ] = "",
     base_port: Annotated[
         int | None, typer.Option(help="First port. Default: free ports of this machine; 7001 with --hosts.")
@@ -41,7 +44,10 @@ def init(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make the files of a new cluster: authority, genesis, node homes, client certificates."""
+    """Make the files of a new cluster: authority, genesis, node homes, client certificates.
+
+    This machine makes, and has seen, the keys of all nodes. `acp enrol` has each host make its own.
+    """
     from replication.node.local.provision import parse_policy, provision_cluster
 
     genesis = provision_cluster(

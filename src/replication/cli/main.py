@@ -33,6 +33,7 @@ from replication.cli import certificate as certificate_commands
 from replication.cli import close as close_command
 from replication.cli import demo as demo_command
 from replication.cli import drills as drill_commands
+from replication.cli import enrol as enrol_commands
 from replication.cli import evidence as evidence_command
 from replication.cli import execute as execute_command
 from replication.cli import executor as executor_commands
@@ -87,6 +88,7 @@ faults_app = typer.Typer(
     help="Faults on purpose: drills on real clusters, simulations.", no_args_is_help=True
 )
 members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
+enrol_app = typer.Typer(help="Hosts that make their own keys; renewed certificates.", no_args_is_help=True)
 
 CLUSTER, VOTING, ACTING, RECORD = "A cluster", "Voting", "Acting on decisions", "The record"
 TOOLS = "Trying it out"
@@ -118,7 +120,6 @@ audit_app.command("verify")(audit_commands.verify)
 app.command("evidence", rich_help_panel=RECORD)(with_connection(evidence_command.evidence))
 app.add_typer(members_app, name="members", rich_help_panel=CLUSTER)
 members_app.command("list")(with_connection(members_commands.listing))
-members_app.command("key")(members_commands.key)
 members_app.command("home")(members_commands.home)
 members_app.command("add")(with_connection(members_commands.add))
 members_app.command("remove")(with_connection(members_commands.remove))
@@ -128,6 +129,13 @@ members_app.command("executor-home")(members_commands.executor_home)
 members_app.command("add-executor")(with_connection(members_commands.add_executor))
 members_app.command("remove-executor")(with_connection(members_commands.remove_executor))
 members_app.command("apply")(with_connection(members_commands.apply))
+app.add_typer(enrol_app, name="enrol", rich_help_panel=CLUSTER)
+enrol_app.command("invite")(enrol_commands.invite)
+enrol_app.command("key")(enrol_commands.key)
+enrol_app.command("genesis")(enrol_commands.genesis)
+enrol_app.command("sign")(enrol_commands.sign)
+enrol_app.command("home")(enrol_commands.home)
+enrol_app.command("renew")(enrol_commands.renew)
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
 app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)
 app.add_typer(faults_app, name="faults", rich_help_panel=TOOLS)

@@ -25,7 +25,6 @@ __all__ = [
     "apply",
     "executor_home",
     "home",
-    "key",
     "listing",
     "remove",
     "remove_executor",
@@ -42,10 +41,12 @@ DEFAULT_WAIT_SECONDS = 60.0
 MemberArgument = Annotated[str, typer.Argument(metavar="ID", help="The member.")]
 ExecutorArgument = Annotated[str, typer.Argument(metavar="ID", help="The executor.")]
 AddressOption = Annotated[str, typer.Option(help="HOST:PORT where it is reached.")]
-PublicKeyOption = Annotated[str, typer.Option(help="Its Ed25519 public key, 64 hex digits.")]
-PossessionOption = Annotated[
-    str, typer.Option(help="Its proof of possession, 128 hex digits (`acp members key`).")
+RequestOption = Annotated[
+    Path | None,
+    typer.Option(help="Its request to join (`acp enrol key`), which says all of this.", metavar="FILE"),
 ]
+PublicKeyOption = Annotated[str, typer.Option(help="Its Ed25519 public key, 64 hex digits.")]
+PossessionOption = Annotated[str, typer.Option(help="Its proof of possession, 128 hex digits.")]
 WeightOption = Annotated[int, typer.Option(help="Its voting weight.", min=1)]
 
 
@@ -74,32 +75,6 @@ def listing(options: Connection) -> None:
         console().print(table("Executors", ("executor", "public key"), executors))
 
 
-def key(
-    member_id: MemberArgument,
-    file: Annotated[Path, typer.Option(help="Private key file; made if it is not there.", metavar="FILE")],
-    genesis: Annotated[
-        Path | None, typer.Option(help="The genesis file. Default: that in --dir.", show_default=False)
-    ] = None,
-    directory: DirectoryOption = None,
-) -> None:
-    """Make or read a member's private key, and print the public key and proof of possession that `add` asks
-    for.
-
-    Run it on the new member's own host: only what it prints has to travel.
-    """
-    from replication.cli.certificate import load_trusted
-    from replication.identity.keys import SigningKey
-    from replication.identity.members import prove_possession
-
-    trusted = load_trusted(genesis, directory)
-    if not file.exists():
-        SigningKey.generate().save(file)
-        note(f"Made a new key in {file}.")
-    signing_key = SigningKey.load(file)
-    proof = prove_possession(signing_key, member_id, trusted.nonce)
-    print_json({"id": member_id, "public_key": signing_key.public_key.hex(), "possession": proof.hex()})
-
-
 def home(
     member_id: MemberArgument,
     address: AddressOption,
@@ -114,7 +89,8 @@ def home(
     ] = None,
     policy: PolicyOption = "manual",
 ) -> None:
-    """Make the home of a member that is to be added or replaced, and print what `add` and `replace` ask for.
+    """Make the home of a member that is to be added or replaced, key included, and print what `add` asks
+    for.
 
     Run it where the authority's key is. The home makes nobody a member: start its node, which follows the
     record, and then propose the change.
@@ -197,9 +173,10 @@ def remove_executor(
 def add(
     options: Connection,
     member_id: MemberArgument,
-    address: AddressOption,
-    public_key: PublicKeyOption,
-    possession: PossessionOption,
+    request: RequestOption = None,
+    address: AddressOption = "",
+    public_key: PublicKeyOption = "",
+    possession: PossessionOption = "",
     weight: WeightOption = 1,
     wait: WaitOption = DEFAULT_WAIT_SECONDS,
 ) -> None:
@@ -207,7 +184,7 @@ def add(
     _change(
         options,
         member_id,
-        {"change": "add", "member": _member(member_id, address, public_key, possession, weight)},
+        {"change": "add", "member": _member(member_id, request, address, public_key, possession, weight)},
         wait,
     )
 
@@ -220,16 +197,17 @@ def remove(options: Connection, member_id: MemberArgument, wait: WaitOption = DE
 def replace(
     options: Connection,
     member_id: MemberArgument,
-    address: AddressOption,
-    public_key: PublicKeyOption,
-    possession: PossessionOption,
+    request: RequestOption = None,
+    address: AddressOption = "",
+    public_key: PublicKeyOption = "",
+    possession: PossessionOption = "",
     weight: WeightOption = 1,
     new_id: Annotated[str, typer.Option(help="Its new id, if that changes.", show_default=False)] = "",
     wait: WaitOption = DEFAULT_WAIT_SECONDS,
 ) -> None:
     """Propose a new key, address or id for a member's seat, and make the change when the voters have
     approved."""
-    member = _member(new_id or member_id, address, public_key, possession, weight)
+    member = _member(new_id or member_id, request, address, public_key, possession, weight)
     _change(options, member_id, {"change": "replace", "id": member_id, "member": member}, wait)
 
 
@@ -294,7 +272,25 @@ def _tell(options: Connection, proposal_id: str, epoch: int) -> None:
         note(f"The change of {proposal_id} is on record; epoch {epoch} has begun.")
 
 
-def _member(member_id: str, address: str, public_key: str, possession: str, weight: int) -> dict[str, Any]:
+def _member(
+    member_id: str, request: Path | None, address: str, public_key: str, possession: str, weight: int
+) -> dict[str, Any]:
+    from replication.client import UsageError
+
+    if request is not None:
+        from replication.node.local.enrolment import read_request
+
+        asked = read_request(request)
+        if asked.name != member_id or not asked.public_key:
+            raise UsageError(
+                f"{request} is the request of {asked.role.value} {asked.name}, not of {member_id}."
+            )
+        public_key, possession = asked.public_key.hex(), asked.possession.hex()
+        address = address or asked.address
+    if not (address and public_key and possession):
+        raise UsageError(
+            "Say who is to be a member: --request FILE, or --address, --public-key, --possession."
+        )
     return {
         "id": member_id,
         "address": address,

@@ -37,6 +37,7 @@ __all__ = [
     "ballot_bytes",
     "block_bytes",
     "close_bytes",
+    "enrolment_bytes",
     "membership_bytes",
     "newview_bytes",
     "possession_bytes",
@@ -289,6 +290,18 @@ def possession_bytes(*, member: str, public_key: bytes, nonce: bytes) -> bytes:
         _identifier("member", member),
         _digest("public_key", public_key),
         _digest("nonce", nonce),
+    )
+
+
+def enrolment_bytes(*, member: str, nonce: bytes, digest: bytes) -> bytes:
+    """The whole of a member's request for certificates, by its digest: nobody can put another key into it."""
+    return _statement(
+        "enrolment",
+        POSSESSION_CLUSTER_ID,
+        0,
+        _identifier("member", member),
+        _digest("nonce", nonce),
+        _digest("digest", digest),
     )
 
 

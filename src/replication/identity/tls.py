@@ -49,10 +49,13 @@ __all__ = [
     "Role",
     "check_authority",
     "check_certificate",
+    "check_request",
     "create_authority",
+    "create_request",
     "identity_from_certificate",
     "identity_from_sans",
     "issue",
+    "issue_requested",
     "require_key_pair",
     "require_private",
     "write_private",
@@ -60,6 +63,9 @@ __all__ = [
 
 AUTHORITY_DAYS: Final = 3650
 """The authority's certificate is part of the genesis file, so it has to outlive the cluster's keys."""
+
+LEAF_DAYS: Final = 365
+"""Certificates of nodes and clients are renewed within a year."""
 
 CLOCK_ALLOWANCE: Final = dt.timedelta(minutes=5)
 """New certificates are valid from a little earlier, for hosts whose clock is behind."""
@@ -104,18 +110,56 @@ def issue(
     role: Role,
     name: str,
     hosts: Sequence[str] = (),
-    days: float = 365,
+    days: float = LEAF_DAYS,
     not_before: dt.datetime | None = None,
 ) -> tuple[bytes, bytes]:
     """A new key and its certificate for `name` in `role`: (certificate, private key), both PEM.
+
+    For everything in one place. Elsewhere keys stay where they are made (`create_request`).
+    Raises as `issue_requested`.
+    """
+    identity = Identity(cluster_id, role, name)
+    request, key = create_request(f"{role.value} {name}")
+    certificate = issue_requested(
+        authority_cert, authority_key, request, identity, hosts, days=days, not_before=not_before
+    )
+    return certificate, key
+
+
+def create_request(name: str) -> tuple[bytes, bytes]:
+    """A new private key and a request to certify it (PKCS #10): (request, private key), both PEM.
+
+    The `name` is for people. What the certificate will say is decided by whoever issues it.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(_subject(name)).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+
+def check_request(request_pem: bytes) -> None:
+    """Raise `CertificateMalformedError` unless it is PEM, of an ECDSA P-256 key, and signed by that key."""
+    _requested_key(request_pem)
+
+
+def issue_requested(
+    authority_cert: bytes,
+    authority_key: bytes,
+    request_pem: bytes,
+    identity: Identity,
+    hosts: Sequence[str] = (),
+    *,
+    days: float = LEAF_DAYS,
+    not_before: dt.datetime | None = None,
+) -> bytes:
+    """The certificate (PEM) of the key in a request, for `identity`; nothing else of the request is used.
 
     A node's certificate serves and connects. It is good for `hosts` (DNS names or IP addresses) and, without
     being told, for localhost and for the member's id where that is a DNS name. All other roles only connect,
     and have no hosts. Certificates do not outlive the authority's own.
 
     Raises:
-        CertificateError: a bad name, host or number of days; a key that is not the authority's; an authority
-            that is no longer valid when the certificate would begin.
+        CertificateError: a bad request, host or number of days; a key that is not the authority's; an
+            authority that is no longer valid when the certificate would begin.
     """
     authority = _load_authority(authority_cert)
     signer = _load_key(authority_key)
@@ -123,15 +167,14 @@ def issue(
         raise CertificateMalformedError(
             "the authority's key and certificate are not a pair. Give the two that belong together."
         )
-    identity = Identity(cluster_id, role, name)
     first, last = _validity(days, not_before)
     last = min(last, authority.not_valid_after_utc)
     if last <= first:
         raise CertificateExpiredError(
             f"the authority's certificate expired on {last:%Y-%m-%d}. Nothing can be issued."
         )
-    key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(_subject(f"{role.value} {name}"), authority.subject, key.public_key(), first, last)
+    key, role = _requested_key(request_pem), identity.role
+    builder = _builder(_subject(f"{role.value} {identity.name}"), authority.subject, key, first, last)
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
@@ -142,7 +185,7 @@ def issue(
         )
         .sign(signer, hashes.SHA256())
     )
-    return _certificate_pem(certificate), _key_pem(key)
+    return _certificate_pem(certificate)
 
 
 # --------------------------------------------------------------------------------------- judging certificates
@@ -341,6 +384,21 @@ def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise CertificateMalformedError("the private key of a certificate must be ECDSA P-256")
+    return key
+
+
+def _requested_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        key, signed = request.public_key(), request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise CertificateMalformedError(
+            "this is not a request for a certificate in PEM. Make a new one."
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not _is_p256(key) or not signed:
+        raise CertificateMalformedError(
+            "a request for a certificate must be signed by its own ECDSA P-256 key. Make a new one."
+        )
     return key
 
 

@@ -52,6 +52,7 @@ __all__ = [
     "OpenedHome",
     "SigningKeyMismatchError",
     "check_home",
+    "check_transport",
     "open_home",
 ]
 
@@ -300,6 +301,15 @@ def check_home(
         _require_key(home, member, signing_key)
     certificate, key = _transport(home, genesis, config.id, now or dt.datetime.now(dt.UTC))
     return CheckedHome(home, config, genesis, signing_key, certificate, key)
+
+
+def check_transport(opened: OpenedHome, now: dt.datetime | None = None) -> tuple[bytes, bytes]:
+    """Read the transport certificate and key of an open home again, and judge them: (certificate, key), PEM.
+
+    Raises:
+        HomeError, CertificateError, KeyFileError: as `check_home`.
+    """
+    return _transport(opened.home, opened.genesis, opened.member_id, now or dt.datetime.now(dt.UTC))
 
 
 def open_home(

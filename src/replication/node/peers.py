@@ -233,6 +233,17 @@ class PeerLinks:
             if peer not in self._links:
                 self._links[peer] = _Link(peer, address, self._credentials, self._hello, self._listener)
 
+    async def renew(self, credentials: grpc.ChannelCredentials) -> None:
+        """Connect anew with other credentials, one link after the other.
+
+        What is queued for a peer is lost, as when its stream breaks; the protocol says again what matters.
+        """
+        self._credentials = credentials
+        for peer, link in list(self._links.items()):
+            await link.close()
+            if self._links.get(peer) is link and self._listener is not None:
+                self._links[peer] = _Link(peer, link.address, credentials, self._hello, self._listener)
+
     async def stop(self) -> None:
         """Close all links. What is queued is not sent any more."""
         links, self._links = list(self._links.values()), {}

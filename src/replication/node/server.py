@@ -44,6 +44,7 @@ from replication.node.services.cluster import ClusterService
 from replication.node.services.peer import PeerService, add_peer_service
 from replication.node.services.voting import VotingService
 from replication.node.storage import Storage, open_storage
+from replication.node.transport import Transport
 from replication.ordering.pacemaker import ReplicaSettings
 from replication.v1 import (
     audit_service_pb2_grpc,
@@ -149,7 +150,8 @@ class Node:
     def __init__(self, opened: OpenedHome, policy: Policy, storage: Storage) -> None:
         self._opened = opened
         self._application = VotingApplication(opened.genesis, storage.store)
-        self._links = PeerLinks(hello=self._hello, credentials=_channel_credentials(opened))
+        self._transport = Transport(opened)
+        self._links = PeerLinks(hello=self._hello, credentials=self._transport.channel_credentials())
         self._driver = Driver(
             member=opened.member_id,
             genesis=opened.genesis,
@@ -174,19 +176,24 @@ class Node:
             loop.add_signal_handler(number, self._stopping.set)
         server = self._server()
         stopping = asyncio.ensure_future(self._stopping.wait())
+        loop.add_signal_handler(signal.SIGHUP, self._transport.look_now)
+        renewing = asyncio.ensure_future(self._transport.follow(self._links.renew))
         try:
             await self._driver.start()
             await server.start()
             self._links.start(self._driver, self._peers())
             self._look_at_peers()
             await self._announce()
-            waited: set[asyncio.Future[Any]] = {stopping, self._driver.fatal}
+            waited: set[asyncio.Future[Any]] = {stopping, renewing, self._driver.fatal}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            renewing.cancel()
             await self._stop(server)
         if self._driver.fatal.done():
             self._driver.fatal.result()
+        if renewing.done() and not renewing.cancelled():
+            renewing.result()  # it only ends by an error that nobody foresaw
 
     async def _announce(self) -> None:
         for service in ("", *_SERVICES):
@@ -238,7 +245,7 @@ class Node:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(_SERVICES, server)
         try:
-            server.add_secure_port(opened.config.listen, _server_credentials(opened))
+            server.add_secure_port(opened.config.listen, self._transport.server_credentials())
         except RuntimeError as error:
             raise ListenError(
                 f"the node cannot listen at {opened.config.listen}: {error}. Look who uses the port, and at "
@@ -297,13 +304,3 @@ def replica_settings(timing: Timing) -> ReplicaSettings:
         busy_timeout_ms=2 * timing.idle_timeout_ms,
         clock_ahead_ms=timing.clock_bound_ms,
     )
-
-
-def _server_credentials(opened: OpenedHome) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(opened.tls_key, opened.tls_certificate)], opened.genesis.ca_certificate, require_client_auth=True
-    )
-
-
-def _channel_credentials(opened: OpenedHome) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(opened.genesis.ca_certificate, opened.tls_key, opened.tls_certificate)

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from replication.errors import CallerError, OperatorError
-from replication.identity.genesis import Genesis, Rules, build_genesis, load_genesis, parse_genesis
+from replication.identity.genesis import (
+    Genesis,
+    Rules,
+    build_genesis,
+    is_address,
+    load_genesis,
+    parse_genesis,
+)
 from replication.identity.keys import SigningKey
 from replication.identity.members import MAX_MEMBERS, Executor, Member, prove_possession
 from replication.identity.names import is_member_id
@@ -33,6 +40,7 @@ from replication.identity.roles import Role
 from replication.identity.tls import create_authority, issue, write_private
 from replication.ledger.journal import SignJournal
 from replication.node.config import NodeConfig, PolicySettings, read_config, split_address, write_config
+from replication.node.home import NodeHome
 from replication.node.policies import load_policy
 
 __all__ = [
@@ -42,6 +50,9 @@ __all__ = [
     "PolicyChoice",
     "add_executor_home",
     "add_home",
+    "furnish",
+    "issue_clients",
+    "make_folders",
     "node_homes",
     "parse_policy",
     "pick_free_ports",
@@ -117,10 +128,10 @@ def provision_cluster(
     """Make a cluster of `nodes` members in `directory`, which must be empty or missing, and return its
     genesis.
 
-    `hosts` is one host for each node, or one for all; without, all are on this machine. Ports count up from
-    `base_port`; without it, free ones are chosen (7001 and up with `hosts`). `policies` overrides `policy` by
-    member id. `executors` are the ids of executors, who get homes of their own. If anything fails, what was
-    made is removed again.
+    `hosts` is one host, or HOST:PORT, for each node, or one host for all; without, all are on this machine.
+    Ports count up from `base_port`; without it, free ones are chosen (7001 and up with `hosts`). `policies`
+    overrides `policy` by member id. `executors` are the ids of executors, who get homes of their own. If
+    anything fails, what was made is removed again.
 
     Raises:
         ClusterPlanError: impossible numbers, hosts, ports or ids.
@@ -224,6 +235,9 @@ def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> l
     addresses = []
     for index in range(nodes):
         host = hosts[index % len(hosts)] if hosts else LOOPBACK
+        if is_address(host) and len(hosts) == nodes:
+            addresses.append(_checked_address(host))
+            continue
         port = used.get(host, first)
         used[host] = port + 1
         if not 1 <= port <= _HIGHEST_PORT:
@@ -290,10 +304,7 @@ def _build(
     (directory / "genesis.json").write_bytes(genesis.raw)
     (directory / "ca" / "ca.crt").write_bytes(authority[0])
     write_private(directory / "ca" / "ca.key", authority[1])
-    for role in CLIENT_ROLES:
-        certificate, key = issue(*authority, genesis.cluster_id, role, role.value)
-        (directory / "clients" / f"{role.value}.crt").write_bytes(certificate)
-        write_private(directory / "clients" / f"{role.value}.key", key)
+    issue_clients(directory, genesis, authority, CLIENT_ROLES)
     for member in genesis.members.members:
         chosen = policies.get(member.id, policy)
         _make_home(directory / member.id, member, keys[member.id], genesis, authority, chosen)
@@ -302,6 +313,17 @@ def _build(
     for executor, executor_key in executor_keys.items():
         _make_executor_home(directory / "executors" / executor, executor, executor_key, genesis, authority)
     return genesis
+
+
+def issue_clients(
+    directory: Path, genesis: Genesis, authority: tuple[bytes, bytes], roles: Sequence[Role]
+) -> None:
+    """Make client keys and certificates for `roles` in the folder's clients/. Raises `CertificateError`."""
+    (directory / "clients").mkdir(mode=0o700, exist_ok=True)
+    for role in roles:
+        certificate, key = issue(*authority, genesis.cluster_id, role, role.value)
+        (directory / "clients" / f"{role.value}.crt").write_bytes(certificate)
+        write_private(directory / "clients" / f"{role.value}.key", key)
 
 
 def _genesis(
@@ -342,22 +364,35 @@ def _make_home(
     *,
     joins: bool = False,
 ) -> None:
+    make_folders(home)
+    key.save(NodeHome(home).signing_key)
+    host, _ = split_address(member.address)
+    certificate, private = issue(*authority, genesis.cluster_id, Role.NODE, member.id, [host])
+    write_private(NodeHome(home).tls_key, private)
+    NodeHome(home).tls_certificate.write_bytes(certificate)
+    furnish(home, genesis, member.id, member.address, policy, joins=joins)
+
+
+def make_folders(home: Path) -> None:
+    """Make a home's folders, for this user only. The home must not exist."""
     for folder in (home, home / "keys", home / "tls", home / "data"):
         folder.mkdir(mode=0o700)
-    (home / "genesis.json").write_bytes(genesis.raw)
-    key.save(home / "keys" / "signing.pem")
-    # With the home, not by the node: a node that finds no journal knows that its disk was lost.
-    SignJournal.create(home / "data" / "sign.journal", genesis.cluster_id, member.id).close()
-    host, port = split_address(member.address)
-    certificate, private = issue(*authority, genesis.cluster_id, Role.NODE, member.id, [host])
-    (home / "tls" / "node.crt").write_bytes(certificate)
-    (home / "tls" / "ca.crt").write_bytes(authority[0])
-    write_private(home / "tls" / "node.key", private)
+
+
+def furnish(
+    home: Path, genesis: Genesis, member_id: str, address: str, policy: PolicyChoice, *, joins: bool
+) -> None:
+    """Put into a home with keys and certificate all the rest, config.toml last. Raises `OperatorError`."""
     settings = _install_policy(home, policy)
-    # A remote name may be no address of that host's own interfaces (container, NAT); mTLS guards the port.
+    (home / "genesis.json").write_bytes(genesis.raw)
+    (home / "tls" / "ca.crt").write_bytes(genesis.ca_certificate)
+    # With the home, not by the node: a node that finds no journal knows that its disk was lost.
+    SignJournal.create(home / "data" / "sign.journal", genesis.cluster_id, member_id).close()
+    host, port = split_address(address)
+    # A remote name may be no address of that host's own interfaces (NAT, containers). mTLS guards the port.
     wildcard = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104
-    listen = member.address if _is_loopback(host) else f"{wildcard}:{port}"
-    write_config(home / "config.toml", NodeConfig(id=member.id, listen=listen, policy=settings, joins=joins))
+    listen = address if _is_loopback(host) else f"{wildcard}:{port}"
+    write_config(home / "config.toml", NodeConfig(id=member_id, listen=listen, policy=settings, joins=joins))
 
 
 def _make_executor_home(
@@ -373,7 +408,6 @@ def _make_executor_home(
 
 
 def _install_policy(home: Path, policy: PolicyChoice) -> PolicySettings:
-    # A remote name may be no address of that host's own interfaces (NAT, containers). mTLS guards the port.
     settings = PolicySettings(policy.kind, entry=policy.entry)
     if policy.file is not None:
         shutil.copyfile(policy.file, home / POLICY_FILE)
