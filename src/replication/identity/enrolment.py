@@ -4,8 +4,9 @@
   nonce of the genesis file to be. A genesis file serves as one too.
 * **Request** to join, from a host to the authority: who it wants to be, in which role, and a request to
   certify the transport key that it made. Nodes and executors add their Ed25519 public key with the proof of
-  possession, a node its address, and sign the whole with that key, so that nobody on the way can put in a transport key of their
-  own. The same request renews a certificate, and says of a later member what `acp members add` asks for.
+  possession, a node its address, and sign the whole with that key, so that nobody on the way can put in a
+  transport key of their own. The same request renews a certificate, and says of a later member what `acp
+  members add` asks for.
 * **Bundle**, back from the authority: the genesis file and the certificate.
 
 The parsers are strict, and verify every signature; what they return can be relied on. Whether the sender is

@@ -104,6 +104,11 @@ def test_a_later_member_follows_and_a_client_gets_a_folder(ceremony: Ceremony) -
     _, bundle = sign(ceremony.authority, later)
     assert not finish(ceremony.place / "five", bundle).is_member
     assert check_home(ceremony.place / "five").config.joins
+    act = request(ceremony.place / "act", ceremony.invitation, Role.EXECUTOR, "act")
+    _, bundle = sign(ceremony.authority, act)
+    finish(ceremony.place / "act", bundle)
+    names = {str(file.relative_to(ceremony.place / "act")) for file in (ceremony.place / "act").rglob("*")}
+    assert names >= {"genesis.json", "signing.pem", "executor.crt", "executor.key", "ca.crt"}
     alice = request(ceremony.place / "alice", ceremony.invitation, Role.OPERATOR, "alice")
     _, bundle = sign(ceremony.authority, alice)
     finish(ceremony.place / "alice", bundle)

@@ -10,8 +10,9 @@
     HOME/tls/node.key.next                  the private key that the request is about, until its certificate
                                             is here; a running node keeps its pair until both are replaced
 
-An executor has ``signing.pem``, ``executor.key``, ``executor.crt`` and ``ca.crt`` in its folder. Any other client has ``clients/ROLE.key``, ``ROLE.crt`` and ``ca/ca.crt`` in its folder instead,
-as in a cluster folder, so that `acp --dir HOME --role ROLE` finds them.
+An executor has ``signing.pem``, ``executor.key``, ``executor.crt`` and ``ca.crt`` in its folder. Any other
+client has ``clients/ROLE.key``, ``ROLE.crt`` and ``ca/ca.crt`` in its folder instead, as in a cluster folder,
+so that `acp --dir HOME --role ROLE` finds them.
 
 Every step checks all that it is given before it writes anything, and can be done again after a crash.
 """
@@ -158,7 +159,7 @@ def read_request(file: Path) -> JoinRequest:
 
 
 def found(directory: Path, files: Sequence[Path], rules: Rules = DEFAULT_RULES) -> Genesis:
-    """Found the cluster: the genesis file of all nodes and executors that ask to join, and a bundle for each.
+    """Found the cluster: the genesis file of all nodes and executors that ask, and a bundle for each.
 
     The members stand in the order of their names (node-2 before node-10). The folder gets the certificate of
     an administrator of its own.
@@ -180,7 +181,8 @@ def found(directory: Path, files: Sequence[Path], rules: Rules = DEFAULT_RULES) 
         _require_nonce(file, item, invitation.nonce)
         if item.role not in SIGNERS:
             raise EnrolmentError(
-                f"{file}: only nodes and executors found a cluster. Sign the request of a {item.role.value} afterwards."
+                f"{file}: only nodes and executors found a cluster. Sign the request of a "
+                f"{item.role.value} afterwards."
             )
     requests.sort(key=lambda item: _natural(item.name))
     genesis = parse_genesis(
@@ -226,7 +228,9 @@ def sign(
     genesis = load_genesis(directory / "genesis.json")
     item = read_request(file)
     _require_nonce(file, item, genesis.nonce)
-    known = {signer.id: signer.public_key for signer in (*genesis.members.members, *genesis.executors)}
+    members = genesis.members
+    known = {member.id: member.public_key for member in members.members}
+    known |= {executor.id: executor.public_key for executor in members.executors}
     if item.role in SIGNERS and known.get(item.name, item.public_key) != item.public_key and not new_key:
         raise EnrolmentError(
             f"{file}: the request of {item.name} is signed with another key than the genesis file has for "
