@@ -28,6 +28,7 @@ import typer
 
 from replication.cli import agreement as agreement_commands
 from replication.cli import audit as audit_commands
+from replication.cli import backup as backup_commands
 from replication.cli import bench as bench_command
 from replication.cli import certificate as certificate_commands
 from replication.cli import close as close_command
@@ -136,6 +137,8 @@ enrol_app.command("genesis")(enrol_commands.genesis)
 enrol_app.command("sign")(enrol_commands.sign)
 enrol_app.command("home")(enrol_commands.home)
 enrol_app.command("renew")(enrol_commands.renew)
+app.command("backup", rich_help_panel=CLUSTER)(backup_commands.backup)
+app.command("restore", rich_help_panel=CLUSTER)(backup_commands.restore)
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)
 app.command("demo", rich_help_panel=TOOLS)(demo_command.demo)
 app.add_typer(faults_app, name="faults", rich_help_panel=TOOLS)
