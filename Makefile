@@ -92,6 +92,7 @@ soak: $(READY) ## for hours, in SOAK_DIR so that it can go on after a break: see
 	@mkdir -p $(SOAK_DIR)
 	$(BIN)/acp faults fuzz --executions 10000000 --seed 1000000 --workers 2 \
 		--resume $(SOAK_DIR)/fuzzing --dir $(SOAK_DIR)/fuzz-failures
+	$(BIN)/python -m tests.benchmarks.bench_floods
 	$(SOAK_DRILL)/all --all --runs 5
 	$(SOAK_DRILL)/kills process-kills --runs 16
 	$(SOAK_DRILL)/kills-7 process-kills --nodes 7 --runs 2

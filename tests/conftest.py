@@ -20,6 +20,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 NOT_RUN = "NOT RUN: "
+COUNTING = ("tests/security/test_record_damage", "tests/simulation/")
+"""Tests whose output is shown at the end, though they pass."""
 
 # No deadlines: machines are shared, and a slow example is no wrong one (pytest-timeout ends the stuck ones).
 _BASE = settings(
@@ -95,3 +97,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT RUN")
         for report in reports:
             terminalreporter.write_line(f"{NOT_RUN}{report.nodeid}: {_missing(report)}")
+    _show_counts(terminalreporter)
+
+
+def _show_counts(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests with thousands of cases counted: a number that shrinks should be seen to shrink."""
+    counted = [
+        (report.nodeid.rpartition("::")[2], line)
+        for report in terminalreporter.getreports("passed")
+        if report.nodeid.startswith(COUNTING)
+        for line in report.capstdout.splitlines()
+    ]
+    if counted:
+        terminalreporter.section("COUNTED")
+        for name, line in counted:
+            terminalreporter.write_line(f"{name}: {line:.300}")

@@ -59,17 +59,18 @@ MAX_CALLS: Final = 2048
 MAX_CALLS_PER_MEMBER: Final = 64
 """Calls of one member under way at once, which count for nobody else. It needs a stream and a page or two."""
 
-MAX_STREAMS_PER_CALLER: Final = 64
-"""Answers that are streams (watching, exports) of one identity at once. Each may hold a page of entries, and
-what the connection buffers: half a MiB mostly."""
+MAX_STREAMS_PER_CALLER: Final = 16
+"""Answers that are streams (watching, exports) of one identity at once. Each may hold a page of entries and
+what the connection buffers, half a MiB mostly, and each watcher is told of every entry: sixteen cost a node
+that is busy about a third of its time."""
 
-MAX_STREAMS: Final = 256
+MAX_STREAMS: Final = 128
 """The same of all clients together."""
 
 REFUSALS_PER_SECOND: Final = 100
 REFUSAL_BURST: Final = 500
 LONGEST_REFUSAL_SECONDS: Final = 5.0
-MAX_REFUSALS_HELD: Final = 512
+MAX_REFUSALS_HELD: Final = 1024
 """Refused calls of one identity that are answered at once. More are answered late, so that who only sends
 rubbish waits most of the time. Each one held takes some 20 KiB; beyond the last number none is held."""
 

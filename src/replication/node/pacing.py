@@ -25,10 +25,10 @@ class Pacer:
         self._longest = longest_seconds
         self._due: dict[str, float] = {}
 
-    def delay(self, name: str, now: float) -> float:
-        """Count one for `name`, at the time `now` in seconds of any steady clock; how long it has to wait."""
+    def delay(self, name: str, now: float, count: int = 1) -> float:
+        """Count some for `name`, at `now` in seconds of any steady clock; the seconds it has to wait."""
         earliest = now - self._credit
-        due = min(max(self._due.get(name, earliest), earliest) + self._interval, now + self._longest)
+        due = min(max(self._due.get(name, earliest), earliest) + count * self._interval, now + self._longest)
         if name not in self._due and len(self._due) >= MAX_REMEMBERED:
             self._forget(now)
         self._due[name] = due

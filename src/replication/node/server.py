@@ -55,8 +55,9 @@ from replication.v1 import (
 
 __all__ = ["run"]
 
-MAX_STREAMS_PER_CONNECTION: Final = 1024
-"""Calls under way on one connection. A client multiplexes; one that needs more opens a second."""
+MAX_STREAMS_PER_CONNECTION: Final = 256
+"""Calls under way on one connection. More wait at the client, so that who is refused late (`access`) has to
+wait as well; one that needs more opens a second."""
 
 STREAM_WINDOW_BYTES: Final = 256 * 1024
 """What a stream may have on the way to this node: 5 MB a second over 50 ms. gRPC would measure the line and

@@ -14,6 +14,7 @@ def test_a_burst_then_a_rate() -> None:
     assert [round(pacer.delay("a", 100.0), 6) for _ in range(3)] == [0.1, 0.2, 0.3]
     assert pacer.delay("b", 100.0) == 0.0
     assert round(pacer.delay("a", 100.35), 6) == 0.05, "time pays it off"
+    assert round(pacer.delay("a", 100.35, count=4), 6) == 0.45
     assert [pacer.delay("a", 200.0) for _ in range(5)] == [0.0] * 5, "and no more than a burst is saved"
     assert pacer.delay("a", 200.0) > 0
 

@@ -41,6 +41,12 @@ HELLO_SECONDS: Final = 5.0
 FRAMES_AT_ONCE: Final = 64
 """Envelopes of one stream before others get their turn: some milliseconds of decoding."""
 
+MESSAGES_PER_SECOND: Final = 5_000
+MESSAGE_BURST: Final = 10_000
+LONGEST_MESSAGE_SECONDS: Final = 1.0
+"""Messages that are taken from one member. Two for each decision and one for each block is what a member that
+works sends; more have to wait on the line, so that a flood of them costs a fifth of the node's time."""
+
 MALFORMED_PAUSE_SECONDS: Final = 0.01
 """How long a stream is not read after a malformed message. No member that works sends any; one that sends
 nothing else gets a hundred a second looked at."""
@@ -87,6 +93,7 @@ class PeerService:
         self._receiver = receiver
         self._streams: dict[str, asyncio.Task[Any]] = {}
         self._pages = Pacer(PAGES_PER_SECOND, PAGE_BURST, LONGEST_PAGE_SECONDS)
+        self._messages = Pacer(MESSAGES_PER_SECOND, MESSAGE_BURST, LONGEST_MESSAGE_SECONDS)
         self.malformed = 0
 
     async def stop(self) -> None:
@@ -142,14 +149,18 @@ class PeerService:
 
     async def _take_in(self, sender: str, request: bytes) -> None:
         """Hand over the messages of one request."""
+        number = 0
         for number, frame in enumerate(wire.frames(request), start=1):
             if number % FRAMES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._messages.delay(sender, time.monotonic(), FRAMES_AT_ONCE))
             message = self._decoded(sender, frame)
             if message is None:
                 await asyncio.sleep(MALFORMED_PAUSE_SECONDS)
             else:
                 await self._receiver.receive(sender, message)
+        seconds = self._messages.delay(sender, time.monotonic(), number % FRAMES_AT_ONCE)
+        if seconds:
+            await asyncio.sleep(seconds)
 
     def _decoded(self, sender: str, frame: bytes) -> Message | None:
         """One message. A malformed one is dropped alone: those beside it may be good."""
