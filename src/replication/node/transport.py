@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable
+from threading import Lock
 from typing import Final
 
 import grpc
@@ -38,6 +39,8 @@ class Transport:
     def __init__(self, opened: OpenedHome) -> None:
         self._opened = opened
         self._pair = opened.tls_certificate, opened.tls_key
+        self._shown = self._pair
+        self._showing = Lock()
         self._seen = self._signature()
         self._due = asyncio.Event()
         self._warned = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -45,7 +48,9 @@ class Transport:
     def server_credentials(self) -> grpc.ServerCredentials:
         """Credentials that show the current certificate at each handshake."""
         return grpc.dynamic_ssl_server_credentials(
-            self._server_configuration(), self._server_configuration, require_client_authentication=True
+            self._server_configuration(),
+            self._new_server_configuration,  # type: ignore[arg-type]  # the stubs do not know of None
+            require_client_authentication=True,
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
@@ -101,8 +106,20 @@ class Transport:
     def _expiry(self) -> dt.datetime:
         return x509.load_pem_x509_certificate(self._pair[0]).not_valid_after_utc
 
+    def _new_server_configuration(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by gRPC in a thread of its own, at each handshake. None: as before.
+
+        A configuration is given once for each change, and never for every handshake: gRPC puts it in the
+        place of the one before while other handshakes use that, and some hundred connections at once, from
+        anybody, corrupted the heap of the process.
+        """
+        with self._showing:
+            if self._shown == self._pair:
+                return None
+            self._shown = self._pair
+            return self._server_configuration()
+
     def _server_configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Called by gRPC in a thread of its own, at each handshake."""
         certificate, key = self._pair
         return grpc.ssl_server_certificate_configuration(
             [(key, certificate)], self._opened.genesis.ca_certificate

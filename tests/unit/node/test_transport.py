@@ -1,0 +1,26 @@
+"""The transport certificate of a node: gRPC is given a configuration only when there is another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replication.identity.genesis import load_genesis
+from replication.identity.roles import Role
+from replication.identity.tls import issue
+from replication.node.home import open_home
+from replication.node.local.provision import provision_cluster
+from replication.node.transport import Transport
+
+
+def test_a_configuration_is_given_once_for_each_change(tmp_path: Path) -> None:
+    """Given at every handshake, it corrupted the heap under hundreds of connections (test_hostile.py)."""
+    folder = tmp_path / "cluster"
+    provision_cluster(folder, nodes=1)
+    genesis = load_genesis(folder / "genesis.json")
+    with open_home(folder / "node-1") as opened:
+        transport = Transport(opened)
+        assert [transport._new_server_configuration() for _ in range(3)] == [None] * 3
+        authority = (folder / "ca" / "ca.crt").read_bytes(), (folder / "ca" / "ca.key").read_bytes()
+        transport._pair = issue(*authority, genesis.cluster_id, Role.NODE, "node-1", ["127.0.0.1"])
+        assert transport._new_server_configuration() is not None
+        assert transport._new_server_configuration() is None
