@@ -31,6 +31,7 @@ from replication.node.driver import Driver
 from replication.node.home import OpenedHome, open_home
 from replication.node.listening import ListenError, require_free_port
 from replication.node.logs import configure_logging
+from replication.node.open_files import room_for_connections
 from replication.node.peers import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
@@ -63,8 +64,8 @@ STREAM_WINDOW_BYTES: Final = 256 * 1024
 """What a stream may have on the way to this node: 5 MB a second over 50 ms. gRPC would measure the line and
 give many MiB to whoever sends fast; a flood of large messages then took six times the memory."""
 
-HANDSHAKE_MS: Final = 10_000
-"""How long a connection may take to prove who it is."""
+HANDSHAKE_MS: Final = 5_000
+"""How long a connection may take to prove who it is. Strangers hold the room for connections no longer."""
 
 COLLECT_AFTER_OBJECTS: Final = 50_000
 """New objects that outlive their makers before the collector looks: some 10 MB at most."""
@@ -229,7 +230,11 @@ class Node:
     def _server(self) -> grpc.aio.Server:
         opened, driver = self._opened, self._driver
         server = grpc.aio.server(
-            interceptors=[Gate(opened.genesis.cluster_id)], options=list(_SERVER_OPTIONS)
+            interceptors=[Gate(opened.genesis.cluster_id)],
+            options=[
+                *_SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", room_for_connections()),
+            ],
         )
         voting_service_pb2_grpc.add_VotingServiceServicer_to_server(
             VotingService(opened.member_id, opened.genesis, opened.signing_key, driver, self._application),
