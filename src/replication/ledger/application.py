@@ -72,6 +72,10 @@ class VotingApplication:
         """Nonce of the incarnation in which a member may sign; empty for the disk it was made with."""
         return self._state.incarnations.get(member, b"")
 
+    def is_faulty(self, member: str) -> bool:
+        """Whether a member is proven faulty."""
+        return member in self._state.faulty
+
     def open_proposals(self) -> Iterator[OpenProposal]:
         """All open proposals with their votes, by number."""
         return (poll.snapshot() for poll in self._state.polls())

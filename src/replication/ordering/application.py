@@ -100,6 +100,10 @@ class Application(Protocol, Generic[E_]):
         """Nonce of the incarnation in which a member may sign; empty for the one it was made with."""
         ...
 
+    def is_faulty(self, member: str) -> bool:
+        """Whether the record proves that a member of this epoch has contradicted itself."""
+        ...
+
     def check(self, command: bytes) -> CheckedCommand:
         """Check size, shape, author and signature. Raises CommandError. May cache."""
         ...

@@ -113,6 +113,8 @@ class ViewChange(NormalCase[E_]):
         entered, idle, busy = pacemaker.entered_ms, pacemaker.idle_timeout_ms, pacemaker.busy_timeout_ms
         if pacemaker.distrusted:
             return [(entered, pacemaker.distrusted)]
+        if self._application.is_faulty(self.coordinator):
+            return [(entered, f"{self.coordinator} is proven faulty")]
         grounds = []
         if self._candidate is not None:
             since = max(self._candidate.since_ms, entered)

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from replication.faults.harness import clock_behaviour, crash_points, disk_behaviours, message_behaviours
+from replication.faults.harness import (
+    attack_behaviour,
+    clock_behaviour,
+    crash_points,
+    disk_behaviours,
+    message_behaviours,
+)
 from replication.faults.harness.behaviour import Behaviour
 
 __all__ = ["BEHAVIOURS"]
@@ -26,6 +32,7 @@ def _by_name(behaviours: Iterable[Behaviour]) -> Mapping[str, Behaviour]:
 
 BEHAVIOURS: Final = _by_name(
     (
+        *attack_behaviour.BEHAVIOURS_HERE,
         *clock_behaviour.BEHAVIOURS_HERE,
         *crash_points.BEHAVIOURS_HERE,
         *disk_behaviours.BEHAVIOURS_HERE,

@@ -106,6 +106,7 @@ _BOUNDS: Final[Mapping[str, Setting]] = {
     "decisions_after_healing": Whole(10, 0, 1_000_000),
     "decisions": Whole(1, 0, 1_000_000),
     "innocent": Flag(False),
+    "accusations": Whole(0, 0, 100),
 }
 _WHEN: Final[Mapping[str, Setting]] = {
     "at_seconds": Number(0.0, 0.0, MAX_SECONDS),

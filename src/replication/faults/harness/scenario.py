@@ -124,7 +124,7 @@ class Bounds:
     all nodes have one record, within `recover_seconds`. `decisions` is how many are needed in the whole run.
     `stall_seconds` is the longest time that may pass without a decision before the healing. `view_changes`
     is the least and the highest number of coordinators that may be replaced. `innocent` says that nobody may
-    be accused, not even the nodes that were at fault."""
+    be accused, not even the nodes that were at fault; `accusations` is how many have to be."""
 
     recover_seconds: float = 20.0
     decisions_after_healing: int = 10
@@ -132,6 +132,7 @@ class Bounds:
     stall_seconds: float | None = None
     view_changes: tuple[int, int | None] = (0, None)
     innocent: bool = False
+    accusations: int = 0
 
     def stretched(self, pace: float) -> Bounds:
         """The same bounds on a machine where everything takes so much longer."""

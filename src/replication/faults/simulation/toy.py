@@ -165,6 +165,10 @@ class ToyApplication:
         """Nonce of the incarnation in which a member may sign."""
         return self._state.incarnations.get(member, b"")
 
+    def is_faulty(self, member: str) -> bool:
+        """Whether the record accuses a member in this epoch."""
+        return (self._state.members.epoch, member) in self._state.accused
+
     def check(self, command: bytes) -> CheckedCommand:
         """Size, shape, author, signature. Raises CommandError."""
         read = self._read(command)

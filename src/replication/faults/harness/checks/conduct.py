@@ -19,6 +19,10 @@ def check_blame(material: Material) -> CheckResult:
     violations = [
         f"the record accuses {member}, which had done nothing" for member in accused if member not in culprits
     ]
+    if len(accused) < material.bounds.accusations:
+        violations.append(
+            f"the record accuses {len(accused)} members, and {material.bounds.accusations} provably lied"
+        )
     return verdict_of(
         "nobody is blamed without reason",
         "A8",

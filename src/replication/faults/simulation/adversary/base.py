@@ -16,7 +16,7 @@ from replication.ordering.statements import Phase, Statement, StatementKey
 if TYPE_CHECKING:
     from replication.faults.simulation.world import World
 
-__all__ = ["Attack", "FaultyHost", "Outgoing"]
+__all__ = ["Attack", "Attacker", "FaultyHost", "Outgoing"]
 
 Outgoing = tuple[str, Message]
 MIN_ACT_US = 15_000
@@ -32,7 +32,7 @@ class Attack:
 
     name: ClassVar[str]
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         self.host = host
         self.rng = random.Random(f"{self.name}/{host.world.scenario.seed}/{host.endpoint}")
 
@@ -84,7 +84,77 @@ class Attack:
         return self.host.world.cabal.sign(self.host.member, key)
 
 
-class FaultyHost(Host):
+if TYPE_CHECKING:
+    _LikeAHost = Host
+else:
+    _LikeAHost = object  # the member of a real cluster has a host's attributes, and none of its machinery
+
+
+class Attacker(_LikeAHost):
+    """What attacks need of the member that they are in: in a simulation (`FaultyHost`), or in the process of
+    a real node.
+
+    Beside these, attacks use `replica`, `application`, `key`, `member`, `endpoint`, `engine`, `world` and
+    `local_ms()` as a simulated host has them.
+    """
+
+    attacks: list[Attack]
+    _window = -1
+    _sent = 0
+
+    def has_room(self) -> bool:
+        """Whether an attack may send one more message now; if so, it counts as sent."""
+        window = self.engine.now_us // WINDOW_US
+        if window != self._window:
+            self._window, self._sent = window, 0
+        self._sent += 1
+        return self._sent <= max(LINE_PER_WINDOW, 3 * len(self.world.names))
+
+    def going_out(self, to: str, message: Message) -> list[Outgoing]:
+        """What goes out instead of a message of the replica, after all attacks have seen it."""
+        going: list[Outgoing] = [(to, message)]
+        for attack in self.attacks:
+            going = [item for target, sent in going for item in attack.outgoing(target, sent)]
+        return going
+
+    def new_block(self, commands: tuple[bytes, ...], *, time_ms: int | None = None) -> Block | None:
+        """A block that is valid on top of what this member has committed, signed by nobody yet."""
+        replica = self.replica
+        return None if replica is None else self.block_on(self.application, replica.head, commands, time_ms)
+
+    def older_block(self, commands: tuple[bytes, ...]) -> tuple[Block | None, Certificate | None]:
+        """Another block for the height that was committed last, and the certificate of its parent; nothing
+        where that takes a past that is not at hand."""
+        return None, None
+
+    def block_on(
+        self, application: Any, head: BlockHeader, commands: tuple[bytes, ...], time_ms: int | None
+    ) -> Block | None:
+        """A valid block on top of a state; None if these commands make none."""
+        at_ms = max(self.local_ms(), head.time_ms + 1) if time_ms is None else time_ms
+        try:
+            execution = application.execute(head.height + 1, at_ms, commands)
+        except Exception:  # its own invalid commands
+            return None
+        header = BlockHeader(
+            cluster_id=self.world.kit.cluster_id,
+            epoch=application.members.epoch,
+            height=head.height + 1,
+            parent=head.hash,
+            time_ms=at_ms,
+            commands_root=commands_root(commands),
+            entries_root=execution.entries_root,
+            audit_size=execution.audit_size,
+            audit_head=execution.audit_head,
+        )
+        return Block(header, commands)
+
+    def propose_key(self, block: Block, view: int) -> StatementKey:
+        """The key of a PROPOSE for a block."""
+        return StatementKey(Phase.PROPOSE, block.header.epoch, view, block.height, block.hash)
+
+
+class FaultyHost(Attacker, Host):
     """A member that does not keep to the protocol, or whose disk does not keep what it was given."""
 
     is_faulty = True
@@ -97,16 +167,6 @@ class FaultyHost(Host):
         super().__init__(world, member, endpoint, key, position)
         self.attacks = make_attacks(self, attacks)
         self._is_acting = False
-        self._window = -1
-        self._sent = 0
-
-    def has_room(self) -> bool:
-        """Whether an attack may send one more message now; if so, it counts as sent."""
-        window = self.engine.now_us // WINDOW_US
-        if window != self._window:
-            self._window, self._sent = window, 0
-        self._sent += 1
-        return self._sent <= max(LINE_PER_WINDOW, 3 * len(self.world.names))
 
     def _watch_disk(self) -> None:
         """Nobody watches what a faulty member promises."""
@@ -138,48 +198,15 @@ class FaultyHost(Host):
             page = attack.serve(page)
         return page
 
-    def new_block(self, commands: tuple[bytes, ...], *, time_ms: int | None = None) -> Block | None:
-        """A block that is valid on top of what this member has committed, signed by nobody yet."""
-        replica = self.replica
-        return None if replica is None else self._block_on(self.application, replica.head, commands, time_ms)
-
     def older_block(self, commands: tuple[bytes, ...]) -> tuple[Block | None, Certificate | None]:
         """Another block for the height that was committed last, and the certificate of its parent."""
         if not self.disk.blocks:
             return None, None
         application, head, certificate, _ = self.world.kit.restore(self.disk.blocks[:-1])
-        return self._block_on(application, head, commands, None), certificate
-
-    def _block_on(
-        self, application: Any, head: BlockHeader, commands: tuple[bytes, ...], time_ms: int | None
-    ) -> Block | None:
-        at_ms = max(self.local_ms(), head.time_ms + 1) if time_ms is None else time_ms
-        try:
-            execution = application.execute(head.height + 1, at_ms, commands)
-        except Exception:  # its own invalid commands
-            return None
-        header = BlockHeader(
-            cluster_id=self.world.kit.cluster_id,
-            epoch=application.members.epoch,
-            height=head.height + 1,
-            parent=head.hash,
-            time_ms=at_ms,
-            commands_root=commands_root(commands),
-            entries_root=execution.entries_root,
-            audit_size=execution.audit_size,
-            audit_head=execution.audit_head,
-        )
-        return Block(header, commands)
-
-    def propose_key(self, block: Block, view: int) -> StatementKey:
-        """The key of a PROPOSE for a block."""
-        return StatementKey(Phase.PROPOSE, block.header.epoch, view, block.height, block.hash)
+        return self.block_on(application, head, commands, None), certificate
 
     def _send(self, to: str, message: Message) -> None:
-        going: list[Outgoing] = [(to, message)]
-        for attack in self.attacks:
-            going = [item for target, sent in going for item in attack.outgoing(target, sent)]
-        for target, sent in going:
+        for target, sent in self.going_out(to, message):
             self.world.send(self, target, sent)
 
     def _act(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from replication.faults.simulation.adversary.base import Attack, FaultyHost, Outgoing
+from replication.faults.simulation.adversary.base import Attack, Attacker, Outgoing
 from replication.ordering.blocks import Block, BlockHeader
 from replication.ordering.certificates import Certificate
 from replication.ordering.messages import (
@@ -149,7 +149,7 @@ class BadBlock(Attack):
 
     name = "bad-block"
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         super().__init__(host)
         self._made: dict[bytes, Block] = {}
 
@@ -195,7 +195,7 @@ class BadTime(Attack):
 
     name = "bad-time"
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         super().__init__(host)
         self._made: dict[bytes, Block | None] = {}
 

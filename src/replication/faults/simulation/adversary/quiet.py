@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from replication.faults.simulation.adversary.base import Attack, FaultyHost, Outgoing
+from replication.faults.simulation.adversary.base import Attack, Attacker, Outgoing
 from replication.faults.simulation.disk import Snapshot
 from replication.ordering.messages import (
     BlockProposal,
@@ -34,7 +34,7 @@ class Omit(Attack):
 
     name = "omit"
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         super().__init__(host)
         names = [name for name in host.world.names if name != host.member]
         self._victims = frozenset(self.rng.sample(names, self.rng.randint(0, len(names))))
@@ -65,7 +65,7 @@ class Stall(Attack):
 
     name = "stall"
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         super().__init__(host)
         self._left_out = self.rng.choice((BlockProposal, CertificateMessage, NewViewMessage))
 
@@ -83,7 +83,7 @@ class Censor(Attack):
 
     name = "censor"
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         super().__init__(host)
         names = [name for name in host.world.names if name != host.member]
         self._victims = (
@@ -159,7 +159,7 @@ class RejoinStorm(Attack):
 
     name = "rejoin-storm"
 
-    def __init__(self, host: FaultyHost) -> None:
+    def __init__(self, host: Attacker) -> None:
         super().__init__(host)
         self._is_tyrant = self.rng.random() < 0.5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from replication.faults.simulation.adversary.base import Attack, FaultyHost
+from replication.faults.simulation.adversary.base import Attack, Attacker
 from replication.faults.simulation.adversary.coordinators import COORDINATORS
 from replication.faults.simulation.adversary.forgers import FORGERS
 from replication.faults.simulation.adversary.quiet import QUIET
@@ -16,6 +16,6 @@ BY_NAME: Final = {kind.name: kind for kind in (*VOTERS, *COORDINATORS, *FORGERS,
 """In the order in which they are chained: what changes content first, what silences last."""
 
 
-def make_attacks(host: FaultyHost, names: tuple[str, ...]) -> list[Attack]:
+def make_attacks(host: Attacker, names: tuple[str, ...]) -> list[Attack]:
     """The attacks of one faulty member."""
     return [kind(host) for name, kind in BY_NAME.items() if name in names]

@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from replication.consensus import VoteValue
 from replication.faults.simulation.adversary.base import Attack, Outgoing
+from replication.ledger.commands import BallotCommand, decode_command, make_ballot
+from replication.ordering.application import CommandError
 from replication.ordering.certificates import Certificate
 from replication.ordering.messages import (
     Acknowledgement,
@@ -218,6 +221,35 @@ class FalseEvidence(Attack):
             self.send_all(self.others(), CommandMessage(command, overdue=self.rng.random() < 0.5))
 
 
+class DoubleVote(Attack):
+    """Two votes on one proposal: the other way round to half of the members, under the same real key."""
+
+    name = "double-vote"
+
+    def outgoing(self, to: str, message: Message) -> Iterable[Outgoing]:
+        if not isinstance(message, CommandMessage):
+            return ((to, message),)
+        try:
+            ballot = decode_command(message.command)
+        except CommandError:  # of the toy application, whose members do not vote by ballots
+            return ((to, message),)
+        if not isinstance(ballot, BallotCommand) or ballot.voter != self.host.member:
+            return ((to, message),)
+        self.fire()
+        other = make_ballot(
+            self.host.key.sign,
+            self.host.world.kit.cluster_id,
+            ballot.epoch,
+            voter=ballot.voter,
+            votes=[replace(vote, value=_opposite(vote.value), reason="") for vote in ballot.votes],
+        )
+        return ((to, message), (to, CommandMessage(other)))
+
+
+def _opposite(value: VoteValue) -> VoteValue:
+    return VoteValue.REJECT if value is VoteValue.APPROVE else VoteValue.APPROVE
+
+
 VOTERS: tuple[type[Attack], ...] = (
     VoteAll,
     HideLock,
@@ -228,4 +260,5 @@ VOTERS: tuple[type[Attack], ...] = (
     FalseWitness,
     Flood,
     FalseEvidence,
+    DoubleVote,
 )
