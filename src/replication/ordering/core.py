@@ -42,7 +42,7 @@ class Restored:
     The last committed header and its certificate (None for genesis), what was signed, the bodies of prepared
     blocks above it, the own commands that were kept, and the height of the block with which the current
     epoch began. The application comes restored to the same height. `spare_nonce` are 32 random bytes, used
-    if it turns out that the sign state is older than what this member has signed.
+    if it turns out that the sign state is older than what this member has signed, or than its last rejoin.
     """
 
     header: BlockHeader
@@ -297,6 +297,11 @@ class ReplicaCore(Generic[E_]):
         self._signer.mute(
             "this disk is not the one that the record knows; waiting for its rejoin to be ordered"
         )
+        if not state.nonce:
+            # A backup from before an earlier rejoin: the disk that was there at the beginning has no name.
+            if not self._restored.spare_nonce:
+                return
+            state = self._signer.state = SignState(state.epoch, self._restored.spare_nonce)
         self._submit_own(self._application.rejoin_command(self.member, state.nonce, self._key.sign))
 
     def _submit_own(self, command: bytes) -> None:

@@ -446,6 +446,24 @@ def test_a_member_with_another_disk_waits_for_its_rejoin(cluster: Cluster) -> No
     assert node.sign_state.nonce == b"\x05" * 32
 
 
+def test_a_backup_from_before_the_first_rejoin(cluster: Cluster) -> None:
+    """The disk that was there at the beginning has no name to ask under: it takes a fresh one."""
+    nodes = running(cluster)
+    order(cluster, nodes[1], "a")
+    node = nodes[2]
+    oldest = node.disk.sign_state
+    node.disk.sign_state = SignState(0, b"\x05" * 32)
+    node.restart()
+    cluster.settle()
+    cluster.run(3_000)
+    assert (node.replica.members.epoch, node.replica.muted) == (1, "")
+    node.disk.sign_state = oldest
+    node.restart()
+    assert "waiting for its rejoin" in node.replica.muted
+    assert len(node.sign_state.nonce) == 32
+    assert node.sign_state.nonce != b"\x05" * 32
+
+
 def test_a_wiped_member_keeps_one_nonce(cluster: Cluster) -> None:
     """What peers show it of its former disk is no news: it has asked already, under the nonce it has."""
     nodes = running(cluster)

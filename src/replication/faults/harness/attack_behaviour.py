@@ -128,7 +128,8 @@ class _Attacking(Attacker):
         self.rng = random.Random(f"attacking/{armed.settings['seed']}/{self.member}")
         self.attacks = make_attacks(self, tuple(armed.settings["attacks"]))
         # Shameless: it does not fall silent when its lies are found out.
-        setattr(replica._signer, "mute", _ignore)  # noqa: B010  # a method of a stranger
+        for owner, name in ((replica._signer, "mute"), (replica, "_check_incarnation")):
+            setattr(owner, name, _ignore)
         self._act_later()
 
     @property

@@ -37,7 +37,8 @@ def check_acknowledged(material: Material) -> CheckResult:
 
 
 def check_phantoms(material: Material) -> CheckResult:
-    """What is in the record must have been asked for, with this content, and not been refused (A2)."""
+    """What is in the record must have been asked for, with this content, and not been refused (A2). A member
+    that lies may propose what it likes: it is a member."""
     asked: dict[str, list[Operation]] = defaultdict(list)
     for operation in material.operations:
         if operation.kind == "propose":
@@ -47,6 +48,8 @@ def check_phantoms(material: Material) -> CheckResult:
     for entry in proposals:
         data, name = entry["data"], entry["proposal_id"]
         operations = asked.get(data["request_id"], [])
+        if not operations and entry["actor_id"] in material.culprits:
+            continue
         if not operations:
             violations.append(
                 f"{name} is in the record, and nobody asked for it (request id {data['request_id']})"
