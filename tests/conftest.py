@@ -111,4 +111,4 @@ def _show_counts(terminalreporter: pytest.TerminalReporter) -> None:
     if counted:
         terminalreporter.section("COUNTED")
         for name, line in counted:
-            terminalreporter.write_line(f"{name}: {line:.300}")
+            terminalreporter.write_line(f"{name}: {line:.600}")
