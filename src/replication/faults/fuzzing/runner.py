@@ -42,6 +42,9 @@ MAX_GROWTH_BYTES: Final = 128 * 1024 * 1024
 CHUNK: Final = 5_000
 """Seeds of one piece of work."""
 
+CHUNKS_A_STEP: Final = 10
+"""Pieces that a process is started for, and after which progress is noted."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -143,7 +146,7 @@ def run_range(
     """Run the seeds from `first` on; yields, piece by piece, the next seed to run and what has come of those
     before it since the last one. `only` gives all seeds to one target."""
     end = first + count
-    step = CHUNK * workers
+    step = CHUNK * CHUNKS_A_STEP * workers
     for start in range(first, end, step):
         stop = min(start + step, end)
         jobs = [(at, min(at + CHUNK, stop), only) for at in range(start, stop, CHUNK)]
