@@ -40,6 +40,7 @@ from replication.cli import execute as execute_command
 from replication.cli import executor as executor_commands
 from replication.cli import faults as faults_commands
 from replication.cli import fuzz as fuzz_command
+from replication.cli import health as health_command
 from replication.cli import history as history_command
 from replication.cli import init as init_command
 from replication.cli import members as members_commands
@@ -137,6 +138,7 @@ enrol_app.command("genesis")(enrol_commands.genesis)
 enrol_app.command("sign")(enrol_commands.sign)
 enrol_app.command("home")(enrol_commands.home)
 enrol_app.command("renew")(enrol_commands.renew)
+app.command("health", rich_help_panel=CLUSTER)(health_command.health)
 app.command("backup", rich_help_panel=CLUSTER)(backup_commands.backup)
 app.command("restore", rich_help_panel=CLUSTER)(backup_commands.restore)
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)

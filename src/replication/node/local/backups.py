@@ -36,9 +36,10 @@ from replication.ledger import codec
 from replication.ledger.application import VotingApplication
 from replication.ledger.journal import SignJournal
 from replication.ledger.store import Store
-from replication.node.config import parse_config, split_address
+from replication.node.config import parse_config
 from replication.node.home import CheckedHome, HomeInUseError, NodeHome, check_home, open_home
-from replication.node.peers import CHANNEL_OPTIONS, FETCH_BYTES, MAX_MESSAGE_BYTES
+from replication.node.local.contact import own_channel
+from replication.node.peers import FETCH_BYTES, MAX_MESSAGE_BYTES
 from replication.ordering.blocks import Block, commands_root
 from replication.ordering.certificates import Certificate, check_certificate
 from replication.ordering.statements import Phase
@@ -300,14 +301,7 @@ def _fetched(fetch: Any, height: int) -> Pairs:
 @contextlib.contextmanager
 def _connected(checked: CheckedHome) -> Iterator[Any]:
     """Ask the running node of a home for pages of its blocks, with its own certificate."""
-    host, port = split_address(checked.config.listen)
-    address = f"127.0.0.1:{port}" if host == "0.0.0.0" else checked.config.listen  # noqa: S104
-    address = f"[::1]:{port}" if host == "::" else address
-    credentials = grpc.ssl_channel_credentials(
-        checked.genesis.ca_certificate, checked.tls_key, checked.tls_certificate
-    )
-    options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", "localhost")]
-    with grpc.secure_channel(address, credentials, options=options) as channel:
+    with own_channel(checked) as channel:
         stub = peer_service_pb2_grpc.PeerServiceStub(channel)
 
         def fetch(height: int) -> peer_service_pb2.FetchBlocksResponse:
@@ -315,6 +309,8 @@ def _connected(checked: CheckedHome) -> Iterator[Any]:
             try:
                 return stub.FetchBlocks(request, timeout=CALL_SECONDS, wait_for_ready=True)
             except grpc.RpcError as error:
-                raise BackupError(f"the node at {address} gives no blocks: {error}"[:300]) from error
+                raise BackupError(
+                    f"the node of {checked.home.path} gives no blocks: {error}"[:300]
+                ) from error
 
         yield fetch

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Enrol this node, once, and run it. Its keys are made here, on its own volume, and never leave it.
+#
+#   NAME, ADDRESS   who it is, and HOST:PORT where the others reach it
+#   ACP_HOME        where its home is to be (/var/lib/acp/home)
+#   ACP_INBOX       folder in which invitation.json and NAME.bundle.json appear (/exchange)
+#   ACP_OUTBOX      folder that its request is copied to, if it is given
+#   ACP_POLICY      how it votes (manual)
+#
+# With the argument "enrol" it only enrols.
+set -eu
+
+home=${ACP_HOME:-/var/lib/acp/home}
+inbox=${ACP_INBOX:-/exchange}
+
+wait_for() {
+    [ -s "$1" ] || echo "waiting for $1" >&2
+    until [ -s "$1" ]; do sleep 1; done
+}
+
+if [ ! -f "$home/config.toml" ]; then
+    if [ ! -f "$home/$NAME.join.json" ]; then
+        wait_for "$inbox/invitation.json"
+        rm -rf "$home" # of a try that did not come to its end: without a request, nobody has seen its key
+        acp enrol key "$home" --name "$NAME" --address "$ADDRESS" --invitation "$inbox/invitation.json"
+    fi
+    if [ -n "${ACP_OUTBOX:-}" ]; then
+        cp "$home/$NAME.join.json" "$ACP_OUTBOX/$NAME.join.json.part"
+        mv "$ACP_OUTBOX/$NAME.join.json.part" "$ACP_OUTBOX/$NAME.join.json"
+    fi
+    wait_for "$inbox/$NAME.bundle.json"
+    acp enrol home "$home" "$inbox/$NAME.bundle.json" --policy "${ACP_POLICY:-manual}"
+fi
+[ "${1:-run}" = enrol ] || exec acp node --home "$home"

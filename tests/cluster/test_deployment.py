@@ -1,0 +1,116 @@
+"""Deployment as an operator does it: the README on hosts of their own, and the scripts of the container."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from tests.support.deployment import blocks
+from tests.support.real_cluster import WAIT_SECONDS, run_acp
+
+from replication.cli.main import ExitCode
+from replication.faults.harness.namespaces import fresh_network_command, why_not
+from replication.node.local.provision import pick_free_ports
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_commands_of_the_readme_bring_up_four_hosts_and_an_executor(
+    tmp_path: Path, not_run: Callable[[str], NoReturn]
+) -> None:
+    reason = why_not()
+    if reason is not None:
+        not_run(reason)
+    assert [where for where, _, _ in blocks()].count("node") == 3
+    done = subprocess.run(
+        [*fresh_network_command(), sys.executable, "-m", "tests.support.deployment", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["proposal"]["decision"], answer["proposal"]["status"]) == ("approved", "executed")
+    assert answer["proposal"]["receipts"][0]["executor_id"] == "executor-1"
+    assert '"target": "agent-7"' in answer["carried_out"]
+    assert "The certificate is valid and AUTHORISES" in done.stderr
+    assert "The record is whole" in done.stderr
+    # Each signing key is on one host, and on no other.
+    owners = sorted(str(key.relative_to(tmp_path)) for key in tmp_path.rglob("signing.pem"))
+    nodes = [f"node-{number}/node-{number}/keys/signing.pem" for number in (1, 2, 3, 4)]
+    assert owners == ["executor-1/executor-1/signing.pem", *nodes]
+    private = {
+        file.parts[len(tmp_path.parts)]
+        for file in tmp_path.rglob("*.json")
+        if b"PRIVATE" in file.read_bytes()
+    }
+    assert not private
+
+
+@contextmanager
+def containers(place: Path) -> Iterator[Path]:
+    """The scripts of deploy/container as four nodes and a founder would run them, sharing one folder."""
+    exchange = place / "exchange"
+    exchange.mkdir()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    common = {"PATH": path, "ACP_INBOX": str(exchange), "ACP_OUTBOX": str(exchange)}
+    found = {
+        "NODES": "node-1 node-2 node-3 node-4",
+        "ACP_EXCHANGE": str(exchange),
+        "ACP_AUTHORITY": str(place / "authority"),
+    }
+    started = [start("found.sh", {**common, **found}, place / "founder.log")]
+    for number, port in enumerate(pick_free_ports(4), 1):
+        own = {
+            "NAME": f"node-{number}",
+            "ADDRESS": f"127.0.0.1:{port}",
+            "ACP_HOME": str(place / f"n{number}"),
+        }
+        started.append(start("node.sh", {**common, **own}, place / f"node-{number}.log"))
+    try:
+        assert started[0].wait(60) == 0, (place / "founder.log").read_text()
+        yield place / "authority"
+    finally:
+        for process in started[1:]:
+            process.terminate()
+        for process in started[1:]:
+            assert process.wait(WAIT_SECONDS) == 0, "SIGTERM ends a node in good order"
+
+
+def start(script: str, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            ["sh", str(ROOT / "deploy" / "container" / script)], env=environment, stdout=file, stderr=file
+        )
+
+
+def test_the_scripts_of_the_container_make_a_cluster(tmp_path: Path) -> None:
+    with containers(tmp_path) as authority:
+        give_up = time.monotonic() + WAIT_SECONDS
+        while (answer := run_acp("health", str(tmp_path / "n1"), "--service", "ready")).code != ExitCode.OK:
+            assert time.monotonic() < give_up, answer.err
+            time.sleep(0.2)
+        answer = run_acp("propose", "quarantine", "agent-1", "--json", directory=authority)
+        while answer.code != ExitCode.OK:
+            assert time.monotonic() < give_up, answer.err
+            answer = run_acp("propose", "quarantine", "agent-1", "--json", directory=authority)
+        for node in ("node-1", "node-2", "node-3"):
+            answer = run_acp("vote", "prop-0001", "approve", "--node", node, directory=authority)
+            assert answer.code == ExitCode.OK, answer.err
+        assert run_acp("show", "prop-0001", "--json", directory=authority).json["decision"] == "approved"
+    # Nothing private was in the folder that all of them share.
+    assert not any(b"PRIVATE" in file.read_bytes() for file in (tmp_path / "exchange").iterdir())
+    answer = run_acp("health", str(tmp_path / "n1"), "--timeout", "0.5")
+    assert answer.code == ExitCode.UNAVAILABLE, "a node that is gone is not healthy"
