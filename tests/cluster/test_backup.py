@@ -16,6 +16,7 @@ from replication.errors import OperatorError
 from replication.ledger.journal import SignJournal
 from replication.node.local.backups import BackupError, back_up, restore
 from replication.node.local.provision import PolicyChoice
+from replication.v1 import log_pb2
 
 pytestmark = pytest.mark.cluster
 
@@ -27,6 +28,15 @@ def decide(cluster: Cluster, count: int) -> None:
             assert proposal.decision is Decision.APPROVED
 
 
+def with_forged_signature(blocks: bytes) -> bytes:
+    """The blocks of a backup with one signature under the first one replaced, and everything else right."""
+    size = int.from_bytes(blocks[:4], "big")
+    item = log_pb2.CommittedBlock.FromString(blocks[4 : 4 + size])
+    item.certificate.signatures[0].signature = bytes(64)
+    raw = item.SerializeToString()
+    return len(raw).to_bytes(4, "big") + raw + blocks[4 + size :]
+
+
 def refuse_damaged(backup: Path, place: Path) -> None:
     """Every edit of a backup is found, and leaves nothing behind."""
     raw = backup.read_bytes()
@@ -35,7 +45,10 @@ def refuse_damaged(backup: Path, place: Path) -> None:
     middle = len(blocks) // 2
     flipped = blocks[:middle] + bytes([blocks[middle] ^ 1]) + blocks[middle + 1 :]
     for number, content in enumerate(
-        (b"", b"{}\n", raw[:-1], raw + b"x", higher + b"\n" + blocks, head + b"\n" + flipped)
+        (
+            *(b"", b"{}\n", raw[:-1], raw + b"x", higher + b"\n" + blocks, head + b"\n" + flipped),
+            head + b"\n" + with_forged_signature(blocks),
+        )
     ):
         damaged = place / f"damaged-{number}"
         damaged.write_bytes(content)

@@ -185,6 +185,17 @@ def test_a_bundle_must_answer_the_request(ceremony: Ceremony, tmp_path: Path) ->
         finish(home, mixed)
 
 
+def test_a_bundle_of_another_authority_is_refused(ceremony: Ceremony, tmp_path: Path) -> None:
+    """Whoever read the invitation knows the nonce, and can make a whole cluster around a node's request."""
+    forger = tmp_path / "forger"
+    invite(forger, "test")
+    nonce = json.loads(ceremony.invitation.read_text(encoding="utf-8"))["nonce"]
+    edited(forger / "invitation.json", lambda content: content.update(nonce=nonce))
+    found(forger, ceremony.requests)
+    with pytest.raises(OperatorError, match="not that of the invitation"):
+        finish(ceremony.place / "host-1", forger / "bundles" / "node-1.bundle.json")
+
+
 def test_nobody_else_gets_a_members_certificate(ceremony: Ceremony) -> None:
     thief = ceremony.ask(1, "thief")
     with pytest.raises(OperatorError, match="another key than the genesis file"):
