@@ -20,19 +20,18 @@ import pytest
 from replication.cli.main import ExitCode, main
 from replication.faults.harness.history import read_history
 from replication.faults.harness.page import load_run
+from replication.faults.harness.product_bugs import PRODUCT_BUGS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
-REPRESENTATIVE = (
-    "coordinator-killed",
-    "coordinator-cut-off",
-    "catch-up-crashes",
-    "network-shapes",
-    "process-crash-promise",
-    "storage-tampered",
-    "voter-amnesia",
+REPRESENTATIVE = ("coordinator-killed", "storage-tampered")
+"""All of them run in `acp faults run --all`; of these the files are looked at as well."""
+
+QUICK_BUGS = (
+    *("double-votes-forgiven", "equivocation-unseen", "censorship-borne", "coordinator-for-ever"),
+    *("nobody-catches-up", "keys-readable", "homes-shared"),
 )
-"""One or two of each group, with all ways to break a cluster: signals, proxies, the wrapper, ruined files."""
+"""All of them are hunted by `make bugs`."""
 
 HEAD = """
 name = "made-to-fail"
@@ -65,6 +64,21 @@ def test_a_ready_drill_passes(name: str, tmp_path: Path, capsys: pytest.CaptureF
         f"node-{number}.jsonl" for number in range(1, 5)
     ]
     assert not (directory / "cluster").exists()  # no keys are left behind
+
+
+@pytest.mark.parametrize("name", QUICK_BUGS)
+def test_a_drill_notices_a_planted_bug(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nodes with one guard removed: the drill that passes with it fails without."""
+    code = main(["faults", "run", "--bugs", name, "--dir", str(tmp_path / "run"), "--json"])
+    (result,) = json.loads(capsys.readouterr().out).values()
+    assert (code, result["verdict"]) == (ExitCode.OK, "failed"), result["reasons"]
+
+
+def test_enough_bugs_are_planted() -> None:
+    assert len({bug.name for bug in PRODUCT_BUGS}) == len(PRODUCT_BUGS) >= 10
+    assert set(QUICK_BUGS) <= {bug.name for bug in PRODUCT_BUGS}
 
 
 def test_real_interfaces_where_the_machine_has_them(

@@ -89,6 +89,13 @@ def run_drills(
     seed: Annotated[
         int | None, typer.Option(help="Another seed than the scenario's.", min=0, show_default=False)
     ] = None,
+    bug: Annotated[
+        str, typer.Option(help="Plant this bug in every node: the drill should fail.", show_default=False)
+    ] = "",
+    bugs: Annotated[
+        bool,
+        typer.Option("--bugs", help="Plant one bug after another, each in its drill: all must fail."),
+    ] = False,
     runs: Annotated[
         int, typer.Option(help="Run each drill so often, with one seed after another.", min=1)
     ] = 1,
@@ -112,19 +119,64 @@ def run_drills(
     from replication.faults.harness.drill import plan_run
     from replication.faults.harness.reading import with_nodes
 
+    if bugs:
+        _hunt_bugs(names or [], every, library, directory, json=json)
+        return
     scenarios = _chosen(names or [], every, library)
     if nodes is not None:
         scenarios = [with_nodes(scenario, nodes) for scenario in scenarios]
     if resume and directory is None:
         raise UsageError("--resume goes on in the folder of an earlier run. Name it with --dir.")
     plans = [
-        plan_run(scenario, (scenario.seed if seed is None else seed) + run)
+        plan_run(scenario, (scenario.seed if seed is None else seed) + run, bug)
         for scenario in scenarios
         for run in range(runs)
     ]
     _run_all(
         plans, directory, keep=keep, report=report, allow_not_run=allow_not_run, json=json, resume=resume
     )
+
+
+def _hunt_bugs(
+    names: list[str], every: bool, library: Path | None, directory: Path | None, *, json: bool
+) -> None:
+    """Each planted bug has to make its drill fail. Exit code 7 when one stays unnoticed."""
+    from replication.cli.output import console, table
+    from replication.client import UsageError
+    from replication.faults.harness.checks import Verdict
+    from replication.faults.harness.drill import plan_run
+    from replication.faults.harness.library import find_scenario
+    from replication.faults.harness.product_bugs import PRODUCT_BUGS
+
+    if every:
+        raise UsageError("--bugs runs the drill of each bug; --all has no place there.")
+    known = {bug.name: bug for bug in PRODUCT_BUGS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"There is no bug {unknown[0]!r:.60}. Bugs are {', '.join(known)}.")
+    base = directory or Path(tempfile.mkdtemp(prefix="acp-faults-"))
+    chosen = [known[name] for name in names or known]
+    results = []
+    for number, bug in enumerate(chosen, 1):
+        plan = plan_run(find_scenario(bug.drill, library), None, bug.name)
+        results.append(_run_one(plan, base / bug.name, number, len(chosen), keep=False))
+        if directory is None:
+            shutil.rmtree(base / bug.name, ignore_errors=True)
+    if directory is None:
+        shutil.rmtree(base, ignore_errors=True)
+    pairs = list(zip(chosen, results, strict=True))
+    missed = [bug.name for bug, result in pairs if result.verdict is not Verdict.FAILED]
+    if json:
+        print_json({bug.name: result.as_document() for bug, result in pairs})
+    else:
+        rows = [
+            (bug.name, bug.what, bug.drill, f"{result.seconds:.0f} s", (result.reasons or ["NOTHING"])[0])
+            for bug, result in pairs
+        ]
+        console().print(table("Planted bugs", ("bug", "what", "drill", ">took", "caught by"), rows))
+    if missed:
+        note(f"not caught: {', '.join(missed)}")
+        raise typer.Exit(FAILED)
 
 
 def replay_drill(

@@ -59,6 +59,7 @@ class ClusterUnderTest:
         run_directory: Path,
         seed: int,
         report_end: Callable[[NodeExit], None],
+        bug: str = "",
     ) -> None:
         self.scenario = scenario
         self.directory = run_directory / "cluster"
@@ -69,7 +70,8 @@ class ClusterUnderTest:
         needs = frozenset().union(*(KINDS[fault.kind].needs for fault in scenario.all_faults))
         self._needs_links = Need.LINKS in needs
         self._behaviours = sorted({fault.kind for fault in scenario.all_faults} & set(BEHAVIOURS))
-        self._is_wrapped = bool(self._behaviours) or scenario.cluster.record_signatures
+        self._bug = bug
+        self._is_wrapped = bool(self._behaviours or bug) or scenario.cluster.record_signatures
         self.genesis: Genesis
         self.site: Site
 
@@ -173,6 +175,8 @@ class ClusterUnderTest:
         command += ["--drill", str(os.getpid())]
         for name in self._behaviours:
             command += ["--behaviour", name]
+        if self._bug:
+            command += ["--bug", self._bug]
         return command
 
     def _require_alive(self) -> None:

@@ -64,17 +64,19 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A scenario with everything drawn: what is run, and run again by a replay."""
+    """A scenario with everything drawn: what is run, and run again by a replay. `bug` is one that is planted
+    in every node (`product_bugs`)."""
 
     scenario: Scenario
     seed: int
     schedule: tuple[Planned, ...]
+    bug: str = ""
 
 
-def plan_run(scenario: Scenario, seed: int | None = None) -> RunPlan:
+def plan_run(scenario: Scenario, seed: int | None = None, bug: str = "") -> RunPlan:
     """Draw the schedule of a run; without a seed, that of the scenario."""
     chosen = scenario.seed if seed is None else seed
-    return RunPlan(scenario, chosen, make_schedule(scenario, chosen))
+    return RunPlan(scenario, chosen, make_schedule(scenario, chosen), bug)
 
 
 def write_plan(plan: RunPlan, directory: Path) -> None:
@@ -85,6 +87,7 @@ def write_plan(plan: RunPlan, directory: Path) -> None:
         "scenario": plan.scenario.name,
         "seed": plan.seed,
         "nodes": plan.scenario.cluster.nodes,
+        "bug": plan.bug,
         "schedule": [item.as_document() for item in plan.schedule],
         "version": __version__,
         "python": platform.python_version(),
@@ -100,7 +103,7 @@ def read_plan(directory: Path) -> RunPlan:
         document = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
         schedule = tuple(planned_from(item) for item in document["schedule"])
         scenario = with_nodes(parse_scenario(text, str(directory / SCENARIO_FILE)), document["nodes"])
-        return RunPlan(scenario, document["seed"], schedule)
+        return RunPlan(scenario, document["seed"], schedule, document["bug"])
     except OSError as error:
         raise OperatorError(
             f"{error.filename} cannot be read: {error.strerror}. Give the folder of an earlier run."
@@ -156,7 +159,8 @@ class _Run:
     async def perform(self) -> tuple[list[CheckResult], list[FaultLog], dict[str, Any]]:
         """The whole run; what was found, what happened, and the figures."""
         self._watcher.stage(f"starting {self._scenario.cluster.nodes} nodes")
-        cluster = ClusterUnderTest(self._scenario, self._directory, self._plan.seed, self._node_ended)
+        plan = self._plan
+        cluster = ClusterUnderTest(self._scenario, self._directory, plan.seed, self._node_ended, plan.bug)
         async with cluster:
             with History(self._directory / "history.jsonl", cluster.site.began) as history:
                 imposer = Imposer(

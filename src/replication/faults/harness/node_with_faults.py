@@ -2,7 +2,7 @@
 line.
 
     python -m replication.faults.harness.node_with_faults --home HOME --inside FOLDER --drill PID
-        [--behaviour NAME]...
+        [--behaviour NAME]... [--bug NAME]
 
 The server that runs is the one that `acp node` runs, started in the same way; each behaviour replaces some of
 its functions before it starts, and acts only while the drill has armed it. Nothing in a production node can
@@ -23,6 +23,7 @@ from typing import Final
 
 from replication.faults.harness.behaviours import BEHAVIOURS
 from replication.faults.harness.inside import Control
+from replication.faults.harness.product_bugs import PRODUCT_BUGS, plant_bug
 from replication.faults.harness.signature_log import record_signatures
 
 __all__ = ["main"]
@@ -40,12 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--inside", type=Path, required=True)
     parser.add_argument("--drill", type=int, required=True, help="pid of the parent")
     parser.add_argument("--behaviour", action="append", default=[], choices=sorted(BEHAVIOURS))
+    parser.add_argument("--bug", choices=[bug.name for bug in PRODUCT_BUGS])
     options = parser.parse_args(arguments)
     _die_with(options.drill)
     control = Control(options.inside)
     for name in options.behaviour:
         BEHAVIOURS[name].install(control)
     record_signatures(control)
+    if options.bug is not None:
+        plant_bug(options.bug)
     sys.argv = ["acp", "node", "--home", str(options.home)]
     runpy.run_module("replication.cli", run_name="__main__", alter_sys=True)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from replication.consensus import VoteValue
 from replication.faults.simulation.adversary.base import Attack, Outgoing
-from replication.ledger.commands import BallotCommand, decode_command, make_ballot
+from replication.ledger.commands import BallotCommand, ProposalCommand, VoteItem, decode_command, make_ballot
 from replication.ordering.application import CommandError
 from replication.ordering.certificates import Certificate
 from replication.ordering.messages import (
@@ -246,6 +246,29 @@ class DoubleVote(Attack):
         return ((to, message), (to, CommandMessage(other)))
 
 
+class ForgeVotes(Attack):
+    """Votes in the name of others, on every proposal that is shown to it."""
+
+    name = "forge-votes"
+
+    def incoming(self, sender: str, message: Message) -> bool:
+        others = self.others()
+        if not isinstance(message, CommandMessage) or not others:
+            return True
+        try:
+            proposal = decode_command(message.command)
+        except CommandError:
+            return True
+        if isinstance(proposal, ProposalCommand):
+            self.fire()
+            cluster_id = self.host.world.kit.cluster_id
+            vote = VoteItem(proposal.digest(cluster_id), VoteValue.REJECT)
+            victim, epoch = self.rng.choice(others), proposal.epoch
+            forged = make_ballot(self.host.key.sign, cluster_id, epoch, voter=victim, votes=[vote])
+            self.send_all(others, CommandMessage(forged, overdue=self.rng.random() < 0.5))
+        return True
+
+
 def _opposite(value: VoteValue) -> VoteValue:
     return VoteValue.REJECT if value is VoteValue.APPROVE else VoteValue.APPROVE
 
@@ -261,4 +284,5 @@ VOTERS: tuple[type[Attack], ...] = (
     Flood,
     FalseEvidence,
     DoubleVote,
+    ForgeVotes,
 )
