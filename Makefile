@@ -42,7 +42,7 @@ generate = $(PROTOC) --python_out=$(1) --plugin=$(BIN)/protoc-gen-mypy --mypy_ou
 	$(PROTOC) --grpc_python_out=$(1) --plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
 	$(filter %_service.proto,$(PROTO_FILES))
 
-.PHONY: help run test simulate drill lint fmt types proto proto-check bench soak unit floors pythons lock clean
+.PHONY: help run test simulate drill bugs lint fmt types proto proto-check bench soak unit floors pythons lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,10 @@ test: $(READY) ## all tests but simulations and drills (PYTEST_FLAGS='-m "not cl
 
 simulate: $(READY) ## thousands of simulated clusters with faults, all twins scenarios, seeded bugs that must be caught
 	$(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
+
+bugs: $(READY) ## plant every seeded bug, in simulations and in real nodes: each must be noticed
+	$(BIN)/acp faults simulate --bugs
+	$(BIN)/acp faults run --bugs
 
 drill: $(READY) ## every fault scenario of deploy/faults once, on clusters of real processes, and drills that must fail
 	$(PYTEST) $(DRILLS) $(PYTEST_FLAGS)

@@ -67,9 +67,7 @@ def test_a_ready_drill_passes(name: str, tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("name", QUICK_BUGS)
-def test_a_drill_notices_a_planted_bug(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_drill_notices_a_planted_bug(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nodes with one guard removed: the drill that passes with it fails without."""
     code = main(["faults", "run", "--bugs", name, "--dir", str(tmp_path / "run"), "--json"])
     (result,) = json.loads(capsys.readouterr().out).values()
