@@ -15,7 +15,7 @@ from replication.cli.main import ExitCode, app, main
 VERBS = (
     *("init", "up", "down", "node", "status", "propose", "vote", "close", "execute", "proposals", "show"),
     *("history", "agreement", "blocs", "summary", "certificate", "verify", "evidence", "bench", "demo"),
-    *("watch", "executor", "gate"),
+    *("watch", "executor", "gate", "health", "backup", "restore"),
 )
 
 
@@ -30,7 +30,10 @@ def test_every_verb_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[verb] for verb in VERBS] + [["audit", verb] for verb in ("log", "export", "verify")]
+    "arguments",
+    [[verb] for verb in VERBS]
+    + [["audit", verb] for verb in ("log", "export", "verify")]
+    + [["enrol", verb] for verb in ("invite", "key", "genesis", "sign", "home", "renew")],
 )
 def test_every_verb_has_help_and_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--help"]) == 0

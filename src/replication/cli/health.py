@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from replication.cli.output import note
+from replication.cli.options import JsonOption
+from replication.cli.output import note, print_json
 
 __all__ = ["health"]
 
@@ -18,6 +19,7 @@ def health(
         str, typer.Option(help="live: the process answers. ready: it can also serve clients.")
     ] = "live",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.1)] = 5.0,
+    json: JsonOption = False,
 ) -> None:
     """Ask the node of HOME, with its own certificate, whether it works; exit code 6 if it does not.
 
@@ -27,6 +29,9 @@ def health(
     from replication.node.local.contact import ask_health
 
     answer = ask_health(check_home(home), service, timeout)
-    note(f"{home}: {service}: {answer}")
+    if json:
+        print_json({"home": str(home), "service": service, "answer": answer})
+    else:
+        note(f"{home}: {service}: {answer}")
     if answer != "SERVING":
         raise typer.Exit(6)

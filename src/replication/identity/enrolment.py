@@ -38,6 +38,7 @@ __all__ = [
     "EnrolmentError",
     "Invitation",
     "JoinRequest",
+    "is_genesis",
     "make_bundle",
     "make_invitation",
     "make_request",
@@ -119,13 +120,18 @@ def make_invitation(invitation: Invitation) -> bytes:
 def parse_invitation(raw: bytes) -> Invitation:
     """The invitation in `raw`, which may be a genesis file. Raises `EnrolmentError`, `CertificateError`,
     `GenesisError`."""
-    if _decode(raw, "invitation").get("format") == GENESIS_FORMAT:
+    if is_genesis(raw):
         genesis = parse_genesis(raw)
         return Invitation(genesis.name, genesis.nonce, genesis.ca_certificate)
     content = _object(raw, "invitation", INVITATION_FORMAT, ("format", "name", "nonce", "ca_certificate"))
     authority = content["ca_certificate"].encode()
     check_authority(authority)
     return Invitation(content["name"], _hex(content, "nonce", DIGEST_SIZE), authority)
+
+
+def is_genesis(raw: bytes) -> bool:
+    """Whether an invitation that was judged is the genesis file of a cluster that exists."""
+    return _decode(raw, "invitation").get("format") == GENESIS_FORMAT
 
 
 def make_request(

@@ -200,7 +200,20 @@ def test_nobody_else_gets_a_members_certificate(ceremony: Ceremony) -> None:
     thief = ceremony.ask(1, "thief")
     with pytest.raises(OperatorError, match="another key than the genesis file"):
         sign(ceremony.authority, thief)
-    assert sign(ceremony.authority, thief, new_key=True)[0].name == "node-1"
+    item, bundle = sign(ceremony.authority, thief, new_key=True)
+    assert item.name == "node-1"
+    with pytest.raises(OperatorError, match="somebody has put in theirs"):
+        finish(ceremony.place / "thief-1", bundle)  # as the true node-1 would find, had it been the other way
+
+
+def test_a_node_that_replaces_another_knows_the_cluster_beforehand(
+    ceremony: Ceremony, tmp_path: Path
+) -> None:
+    home = tmp_path / "new"
+    asked = request(home, ceremony.authority / "genesis.json", Role.NODE, "node-1", "10.0.0.9:7001")
+    _, bundle = sign(ceremony.authority, asked, new_key=True)
+    assert not finish(home, bundle).is_member
+    assert check_home(home).config.joins
 
 
 def test_a_used_home_gets_no_new_sign_journal(ceremony: Ceremony) -> None:

@@ -35,6 +35,7 @@ from replication.identity.enrolment import (
     EnrolmentError,
     Invitation,
     JoinRequest,
+    is_genesis,
     make_bundle,
     make_invitation,
     make_request,
@@ -98,7 +99,8 @@ def invite(directory: Path, name: str) -> Path:
 def request(home: Path, invitation_file: Path, role: Role, name: str, address: str = "") -> Path:
     """Make the keys of `name` in the new folder `home`; the path of the request to send to the authority.
 
-    `invitation_file` may be the genesis file of a cluster that exists. Only a node has an address.
+    `invitation_file` may be the genesis file of a cluster that exists; then no other is accepted later.
+    Only a node has an address.
 
     Raises:
         OperatorError: the folder exists, the invitation cannot be used, or the name or address is none.
@@ -112,6 +114,7 @@ def request(home: Path, invitation_file: Path, role: Role, name: str, address: s
     raw = _read(invitation_file)
     with _naming(invitation_file):
         invitation = parse_invitation(raw)
+    exists = is_genesis(raw)
     key = SigningKey.generate() if role in SIGNERS else None
     tls_request, tls_key = create_request(f"{role.value} {name}")
     made = make_request(invitation, role, name, tls_request, address=address, key=key)
@@ -127,6 +130,8 @@ def request(home: Path, invitation_file: Path, role: Role, name: str, address: s
         if key is not None:
             key.save(_signing_key(home, role))
         authority.write_bytes(invitation.authority)
+        if exists:
+            (home / "genesis.json").write_bytes(raw)
         write_private(_next(pending), tls_key)
         return _write_request(home, name, made)
 
@@ -258,6 +263,8 @@ def finish(home: Path, file: Path, policy: PolicyChoice | None = None) -> Finish
         raise EnrolmentError(f"{file} is of another cluster than {home}. Nothing was changed.")
     renewed = target.with_suffix(".crt").exists()
     member = bundle.genesis.members.get(asked.name) if asked.role is Role.NODE else None
+    # Under the name of a member with another key it is to replace that one, which the record decides.
+    is_member = member is not None and member.public_key == asked.public_key
     with _writing(home):
         write_private(target, private)
         draft = target.with_suffix(".crt.tmp")
@@ -267,8 +274,8 @@ def finish(home: Path, file: Path, policy: PolicyChoice | None = None) -> Finish
         if asked.role is not Role.NODE:
             (home / "genesis.json").write_bytes(bundle.genesis.raw)
         elif not (home / "config.toml").exists():
-            _complete(home, bundle, asked, policy or PolicyChoice(), joins=member is None)
-    return Finished(bundle.identity, member is not None, renewed)
+            _complete(home, bundle, asked, policy or PolicyChoice(), joins=not is_member)
+    return Finished(bundle.identity, is_member, renewed)
 
 
 def _complete(home: Path, bundle: Bundle, asked: JoinRequest, policy: PolicyChoice, *, joins: bool) -> None:
@@ -298,9 +305,14 @@ def _require_answer(home: Path, asked: JoinRequest, bundle: Bundle) -> None:
         name=asked.name,
     )
     member = genesis.members.get(asked.name)
-    is_first = not (home / "config.toml").exists()
-    if asked.role is not Role.NODE or member is None or not is_first:
+    if asked.role is not Role.NODE or member is None or (home / "config.toml").exists():
         return
+    if member.public_key != asked.public_key and not (home / "genesis.json").exists():
+        raise EnrolmentError(
+            f"its genesis file has another key for {asked.name} than was made here: somebody has put in "
+            "theirs on the way. Do not start this cluster; compare the digests of the requests at the "
+            "authority."
+        )
     if member.public_key == asked.public_key and member.address != asked.address:
         raise EnrolmentError(
             f"its genesis file has {asked.name} at {member.address}, but the request said {asked.address}."
