@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from tests.cluster.conftest import MakeCluster
@@ -16,6 +17,8 @@ from replication.client.model import Decision
 from replication.identity.private_files import read_private, write_private
 from replication.identity.roles import Role
 from replication.identity.tls import issue
+from replication.node.home import check_home
+from replication.node.local.contact import ask_health
 from replication.node.local.enrolment import finish, renew, sign
 from replication.node.local.provision import PolicyChoice
 
@@ -54,6 +57,7 @@ def test_all_certificates_are_renewed_without_downtime(
         member: (cluster.home(member) / "tls" / "node.crt").read_bytes()
         for member in cluster.genesis.members.ids
     }
+    old_key = read_private(cluster.home("node-1") / "tls" / "node.key")
     cluster.start()
     decided = 0
 
@@ -88,7 +92,11 @@ def test_all_certificates_are_renewed_without_downtime(
     for member in cluster.genesis.members.ids:
         assert not re.search(r"level=error", cluster.log(member))
         assert (cluster.home(member) / "tls" / "node.crt").read_bytes() != old[member]
-    # The old certificate opens nothing any more: a node that still shows it does not start.
+    # The old certificate opens nothing any more: other nodes refuse it, and its own does not start with it.
+    other = check_home(cluster.home("node-2"))
+    assert ask_health(other, "", 5.0) == "SERVING"
+    stale = replace(other, tls_certificate=old["node-1"], tls_key=old_key)
+    assert ask_health(stale, "", 2.0) in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED")
     cluster.stop("node-1")
     (cluster.home("node-1") / "tls" / "node.crt").write_bytes(old["node-1"])
     cluster.start_one("node-1")
