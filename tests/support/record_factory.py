@@ -380,10 +380,15 @@ class RecordFactory:
         votes = dict(self.votes[proposal_id])
         excluded = [voter for voter in votes if voter in self.faulty]
         counted = {voter: "abstain" if voter in excluded else cast for voter, cast in votes.items()}
+        proposal, approval = self.proposals[proposal_id], self.rules.approval
+        action = proposal.data["action"]
+        if not approval.proposer_counts:
+            counted[proposal.actor_id] = "abstain"
         voters = {value: [voter for voter, cast in counted.items() if cast == value] for value in VALUES}
         weigh = {value: sum(self.weights.get(voter, 0) for voter in voters[value]) for value in VALUES}
-        critical = self.proposals[proposal_id].data["action"] in ("terminate", "escalate")
+        critical = action in ("terminate", "escalate") or action in approval.critical_actions
         threshold = self.rules.supermajority_threshold if critical else self.rules.majority_threshold
+        threshold = approval.of(action).threshold or threshold
         required = max(math.ceil(self.n * self.rules.quorum_fraction), 2 * self.f + 1)
         data: Json = {
             "digest": self.proposals[proposal_id].data["digest"],

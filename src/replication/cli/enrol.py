@@ -66,13 +66,18 @@ def key(
 def genesis(
     requests: Annotated[list[Path], typer.Argument(metavar="REQUEST...", help="Requests of all nodes.")],
     authority: AuthorityOption,
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="Voting rules (TOML), as for `acp init`.", metavar="FILE", show_default=False),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Found the cluster of all nodes (and executors) that ask: the genesis file, and a bundle for each."""
     from replication.node.local.enrolment import found, read_request
+    from replication.node.local.rules_file import read_rules
 
     digests = {str(file): read_request(file).digest for file in requests}
-    made = found(authority, requests)
+    made = found(authority, requests, read_rules(rules))
     for file, digest in digests.items():
         note(f"{file}: {digest}")
     answer = {"cluster_id": made.cluster_id, "members": list(made.members.ids), "requests": digests}

@@ -36,6 +36,12 @@ def init(
         int | None, typer.Option(help="First port. Default: free ports of this machine; 7001 with --hosts.")
     ] = None,
     policy: PolicyOption = "manual",
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            help="Voting rules (TOML): shares, windows, and what approval needs.", show_default=False
+        ),
+    ] = None,
     executor: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,6 +55,7 @@ def init(
     This machine makes, and has seen, the keys of all nodes. `acp enrol` has each host make its own.
     """
     from replication.node.local.provision import parse_policy, provision_cluster
+    from replication.node.local.rules_file import read_rules
 
     genesis = provision_cluster(
         directory,
@@ -58,6 +65,7 @@ def init(
         base_port=base_port,
         policy=parse_policy(policy),
         executors=executor or (),
+        rules=read_rules(rules),
     )
     members = [{"id": member.id, "address": member.address} for member in genesis.members.members]
     if json:

@@ -118,6 +118,16 @@ def show_proposal(proposal: Proposal) -> None:
             for vote in proposal.votes
         ]
         screen.print(table("Votes", ("voter", "vote", "reason", ">revision", "voted"), rows))
+    if proposal.missing:
+        lacking = [
+            (
+                item.condition,
+                item.count,
+                ", ".join(item.voters) if item.is_possible else "nobody can any more",
+            )
+            for item in proposal.missing
+        ]
+        screen.print(table("Missing for an approval", ("condition", ">at least", "from"), lacking))
     if proposal.receipts:
         receipts = [
             (item.executor_id, item.outcome, item.detail, time_text(item.executed_ms))

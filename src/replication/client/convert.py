@@ -29,6 +29,7 @@ from replication.client.model import (
     MemberInfo,
     Membership,
     MemberState,
+    Missing,
     Proposal,
     ProposalStatus,
     Receipt,
@@ -159,6 +160,10 @@ def proposal(message: model_pb2.Proposal, *, listed: bool = False) -> Proposal:
         votes=tuple(vote(item) for item in message.votes),
         tally=tally,
         receipts=tuple(_receipt(item) for item in message.receipts),
+        missing=tuple(
+            Missing(_named(item.condition, "missing.condition"), item.count, tuple(item.voters))
+            for item in message.missing
+        ),
     )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "MemberInfo",
     "MemberState",
     "Membership",
+    "Missing",
     "Proposal",
     "ProposalStatus",
     "Receipt",
@@ -98,6 +99,21 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """What an open proposal lacks for an approval: `count` more votes or approvals, of these `voters`, who
+    have not voted. `condition` is quorum, approvals, majority or "group NAME"."""
+
+    condition: str
+    count: int
+    voters: tuple[str, ...]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the voters who are left could still fulfil it."""
+        return len(self.voters) >= self.count
+
+
+@dataclass(frozen=True, slots=True)
 class SignedReceipt:
     """A receipt as its executor signed it, for one epoch (`replication.client.executor`)."""
 
@@ -133,6 +149,7 @@ class Proposal:
     votes: tuple[Vote, ...]
     tally: Tally | None
     receipts: tuple[Receipt, ...]
+    missing: tuple[Missing, ...] = ()
 
     @property
     def approved(self) -> bool:

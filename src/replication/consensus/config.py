@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from fractions import Fraction
 
+from replication.consensus.approval import NOTHING_MORE, ApprovalRules
 from replication.consensus.errors import InvalidConfigError, shown
 from replication.consensus.rules import VotingRules, require_share
 
@@ -25,6 +26,8 @@ class ConsensusConfig:
       expiry.
     * `allow_vote_change`: whether a voter may vote again while the proposal is open; the last vote counts.
     * `max_active_proposals`: how many proposals may be open at once, an integer >= 1.
+    * `approval`: what approval needs beside the shares (`replication.consensus.approval`). Times in it are
+      for clusters.
     """
 
     quorum_fraction: float | Fraction = 0.5
@@ -33,6 +36,7 @@ class ConsensusConfig:
     default_expiry_seconds: float = 0
     allow_vote_change: bool = False
     max_active_proposals: int = 10
+    approval: ApprovalRules = NOTHING_MORE
 
     def __post_init__(self) -> None:
         for name in ("quorum_fraction", "majority_threshold", "supermajority_threshold"):
@@ -40,6 +44,9 @@ class ConsensusConfig:
         require_seconds("default_expiry_seconds", self.default_expiry_seconds)
         _require_flag("allow_vote_change", self.allow_vote_change)
         _require_count("max_active_proposals", self.max_active_proposals)
+        if not isinstance(self.approval, ApprovalRules):
+            raise InvalidConfigError(f"approval must be ApprovalRules, got {shown(self.approval)}")
+        self.rules()
 
     def rules(self) -> VotingRules:
         """Return the exact voting rules of this configuration."""
@@ -47,6 +54,7 @@ class ConsensusConfig:
             quorum_fraction=require_share("quorum_fraction", self.quorum_fraction),
             majority_threshold=require_share("majority_threshold", self.majority_threshold),
             supermajority_threshold=require_share("supermajority_threshold", self.supermajority_threshold),
+            approval=self.approval,
         )
 
 

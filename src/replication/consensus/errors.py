@@ -20,6 +20,8 @@ __all__ = [
     "ProposalExpiredError",
     "ProposalLimitError",
     "ProposalNotOpenError",
+    "ReasonRequiredError",
+    "TargetLockedError",
     "UnknownProposalError",
     "UnknownVoterError",
     "VotingBlocsTruncatedWarning",
@@ -48,6 +50,18 @@ class InvalidRequestError(CallerError, ValueError):
     """An argument has the wrong type or a value outside its legal range; nothing was changed."""
 
     reason: ClassVar[str] = "INVALID_ARGUMENT"
+
+
+class ReasonRequiredError(InvalidRequestError):
+    """The rules ask for a reason with this vote."""
+
+    reason: ClassVar[str] = "REASON_REQUIRED"
+
+
+class TargetLockedError(InvalidRequestError):
+    """The rules allow one open proposal a target."""
+
+    reason: ClassVar[str] = "TARGET_LOCKED"
 
 
 class InvalidConfigError(InvalidRequestError):

@@ -143,6 +143,7 @@ class ConsensusProtocol:
                 f"There are {len(self._polls)} active proposals, and max_active_proposals allows no more: "
                 "tally one, or wait until one expires"
             )
+        self._config.approval.require_free(target, map(self._proposals.__getitem__, self._polls))
         proposal = Proposal(
             id=f"prop-{len(self._proposals) + 1:04d}",
             proposer_id=proposer_id,
@@ -178,6 +179,7 @@ class ConsensusProtocol:
                 f"Voter {shown(voter_id)} has already voted {replaced.value.value} on {proposal_id}, "
                 "and allow_vote_change is off"
             )
+        self._config.approval.require_reason(proposal, value, reason)
         vote = Vote(voter_id, value, now, reason)
         data = {
             "value": value.value,
@@ -331,7 +333,8 @@ class ConsensusProtocol:
 
     def _open(self, proposal: Proposal) -> None:
         self._proposals[proposal.id] = proposal
-        self._polls[proposal.id] = Poll(self._electorate, self._rules, proposal.is_critical)
+        poll = Poll.on(self._electorate, self._rules, proposal.action, proposal.proposer_id)
+        self._polls[proposal.id] = poll
         if proposal.expires_at is not None:
             self._deadlines.add(proposal.expires_at, len(self._proposals), proposal.id, self._polls)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from replication.consensus.approval import NOTHING_MORE, ApprovalRules, GroupRule, Missing
 from replication.consensus.canonical import is_text
 from replication.consensus.errors import InvalidConfigError, InvalidRequestError, UnknownVoterError, shown
 from replication.consensus.model import Decision, TallyResult, VoteValue
@@ -109,15 +110,27 @@ def _simplest_between(low: Fraction, high: Fraction) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class VotingRules:
-    """The three shares, each in (0, 1], that decide a vote; `InvalidConfigError` if one is out of range."""
+    """The three shares, each in (0, 1], that decide a vote, and what approval needs beside them.
+
+    Raises `InvalidConfigError` if a share is out of range, or an action's own threshold is below the one it
+    would have otherwise.
+    """
 
     quorum_fraction: Fraction
     majority_threshold: Fraction
     supermajority_threshold: Fraction
+    approval: ApprovalRules = NOTHING_MORE
 
     def __post_init__(self) -> None:
         for name in ("quorum_fraction", "majority_threshold", "supermajority_threshold"):
             object.__setattr__(self, name, require_share(name, getattr(self, name)))
+        for action, own in self.approval.actions.items():
+            least = self.threshold(self.approval.is_critical(action))
+            if own.threshold is not None and not least <= own.threshold <= 1:
+                raise InvalidConfigError(
+                    f"actions.{action}.threshold must be from {least}, which the action needs anyway, to 1, "
+                    f"got {shown(own.threshold)}"
+                )
 
     def quorum_required(self, voter_count: int) -> int:
         """Return how many voters must approve or reject: max(ceil(n * quorum_fraction), 2f + 1)."""
@@ -126,6 +139,11 @@ class VotingRules:
     def threshold(self, is_critical: bool) -> Fraction:
         """Return the share of the non-abstaining weight that must approve; meeting it exactly is enough."""
         return self.supermajority_threshold if is_critical else self.majority_threshold
+
+    def threshold_of(self, action: str) -> Fraction:
+        """Return the share of the non-abstaining weight that must approve an action."""
+        own = self.approval.of(action).threshold
+        return self.threshold(self.approval.is_critical(action)) if own is None else own
 
 
 class Electorate:
@@ -207,7 +225,9 @@ class Poll:
     """
 
     __slots__ = (
+        "_abstaining",
         "_electorate",
+        "_groups",
         "_heads",
         "_is_critical",
         "_quorum_required",
@@ -221,9 +241,23 @@ class Poll:
         self._is_critical = is_critical
         self._quorum_required = rules.quorum_required(electorate.n)
         self._threshold = rules.threshold(is_critical)
+        self._abstaining = ""
+        self._groups: tuple[GroupRule, ...] = ()
         self._votes: dict[str, VoteValue] = {}
         self._heads = [0, 0, 0]
         self._weights = [0, 0, 0]  # in units of 1 / electorate.scale
+
+    @classmethod
+    def on(cls, electorate: Electorate, rules: VotingRules, action: str, proposer: str) -> Poll:
+        """Return a new poll on an action that a voter proposes, under all rules for it."""
+        approval = rules.approval
+        poll = cls(electorate, rules, approval.is_critical(action))
+        poll._threshold = rules.threshold_of(action)
+        poll._groups = approval.group_rules(action)
+        if not approval.proposer_counts and proposer in electorate:
+            poll._abstaining = proposer
+            poll.cast(proposer, VoteValue.ABSTAIN)
+        return poll
 
     def cast(self, voter_id: str, value: VoteValue) -> None:
         """Count a vote; a later one of the same voter replaces the earlier.
@@ -234,6 +268,8 @@ class Poll:
         if voter_id not in self._electorate:
             raise UnknownVoterError(voter_id)
         slot = _slot_of(value)
+        if voter_id == self._abstaining:
+            value, slot = VoteValue.ABSTAIN, _SLOT[VoteValue.ABSTAIN]
         weight = self._electorate.scaled[voter_id]
         replaced = self._votes.get(voter_id)
         if replaced is not None:
@@ -297,7 +333,7 @@ class Poll:
         if not self.quorum_met:
             return Decision.NO_QUORUM
         approved = self._approves(self._heads[0], self._weights[0], self._weights[1])
-        return Decision.APPROVED if approved else Decision.REJECTED
+        return Decision.APPROVED if approved and self._groups_agree() else Decision.REJECTED
 
     def settled(self) -> bool:
         """Return whether no completion of the outstanding votes could change the decision.
@@ -313,14 +349,63 @@ class Poll:
             return approve + reject + outstanding < self._quorum_required
         approve_weight, reject_weight, abstain_weight = self._weights
         missing = self._electorate.scaled_total - approve_weight - reject_weight - abstain_weight
-        at_worst = self._approves(approve, approve_weight, reject_weight + missing)
-        at_best = self._approves(approve + outstanding, approve_weight + missing, reject_weight)
+        at_worst = self._groups_agree() and self._approves(approve, approve_weight, reject_weight + missing)
+        at_best = self._groups_agree(with_outstanding=True) and self._approves(
+            approve + outstanding, approve_weight + missing, reject_weight
+        )
         return at_worst == at_best
+
+    def missing(self) -> tuple[Missing, ...]:
+        """Return what the votes so far lack for an approval, and who could still give it."""
+        outstanding = tuple(voter for voter in self._electorate.ids if voter not in self._votes)
+        approve, reject, _ = self._heads
+        found = []
+        if not self.quorum_met:
+            found.append(Missing("quorum", self._quorum_required - approve - reject, outstanding))
+        if approve <= self._electorate.max_faulty:
+            found.append(Missing("approvals", self._electorate.max_faulty + 1 - approve, outstanding))
+        elif not self._approves(approve, self._weights[0], self._weights[1]):
+            found.append(Missing("majority", self._approvals_for_majority(outstanding), outstanding))
+        for rule in self._groups:
+            lacking = rule.approvals - self._approvals_of(rule)
+            if lacking > 0:
+                found.append(
+                    Missing(
+                        f"group {rule.group}",
+                        lacking,
+                        tuple(voter for voter in outstanding if voter in rule.voters),
+                    )
+                )
+        return tuple(found)
+
+    def _approvals_for_majority(self, outstanding: tuple[str, ...]) -> int:
+        """How many of the heaviest outstanding voters would have to approve; one more than all if they
+        cannot."""
+        weights = sorted((self._electorate.scaled[voter] for voter in outstanding), reverse=True)
+        approve, reject = self._weights[0], self._weights[1]
+        for count, weight in enumerate(weights, 1):
+            approve += weight
+            if self._approves(self._heads[0] + count, approve, reject):
+                return count
+        return len(weights) + 1
+
+    def _groups_agree(self, *, with_outstanding: bool = False) -> bool:
+        return all(
+            self._approvals_of(rule, with_outstanding=with_outstanding) >= rule.approvals
+            for rule in self._groups
+        )
+
+    def _approvals_of(self, rule: GroupRule, *, with_outstanding: bool = False) -> int:
+        """Approvals in a group, with those that may still come if asked. Who has left gives none."""
+        values = (self._votes.get(voter) for voter in rule.voters if voter in self._electorate.scaled)
+        return sum(value is VoteValue.APPROVE or (with_outstanding and value is None) for value in values)
 
     def copy(self) -> Poll:
         """Return an independent poll with the same votes."""
         twin = Poll.__new__(Poll)
         twin._electorate = self._electorate
+        twin._abstaining = self._abstaining
+        twin._groups = self._groups
         twin._is_critical = self._is_critical
         twin._quorum_required = self._quorum_required
         twin._threshold = self._threshold

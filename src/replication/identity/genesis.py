@@ -21,7 +21,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from replication.consensus.approval import ApprovalRules
 from replication.errors import OperatorError
+from replication.identity.approval_text import approval_to_json, read_approval
 from replication.identity.keys import PUBLIC_KEY_SIZE, SIGNATURE_SIZE, KeyRefusedError
 from replication.identity.members import (
     MAX_WEIGHT,
@@ -32,6 +34,7 @@ from replication.identity.members import (
     admit_member_key,
 )
 from replication.identity.names import is_member_id
+from replication.identity.rules import MAX_ACTIVE_PROPOSALS, MAX_EXACT_INTEGER, Rules
 from replication.identity.signbytes import DIGEST_SIZE
 from replication.identity.tls import CertificateError, check_authority
 
@@ -52,11 +55,7 @@ GENESIS_FORMAT: Final = "agent-consensus/genesis/1"
 MAX_GENESIS_BYTES: Final = 1024 * 1024
 """A hundred members take some 50 KiB."""
 
-MAX_EXACT_INTEGER: Final = 2**53 - 1
-"""The largest whole number that every JSON reader keeps exact (RFC 8785, section 3.2.2.3)."""
-
 MAX_NAME_LENGTH: Final = 64
-MAX_ACTIVE_PROPOSALS: Final = 100_000
 
 _FRACTION: Final = re.compile(r"[0-9]{1,9}/[0-9]{1,9}|[0-9]{1,9}(?:\.[0-9]{1,18})?", re.ASCII)
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
@@ -67,6 +66,7 @@ _FILE_KEYS: Final = ("format", "name", "created_ms", "nonce", "members", "rules"
 _OPTIONAL_KEYS: Final = ("executors",)
 _EXECUTOR_KEYS: Final = ("id", "public_key", "possession")
 _MEMBER_KEYS: Final = ("id", "address", "public_key", "weight", "possession")
+_OPTIONAL_RULE_KEYS: Final = ("approval",)
 _RULE_KEYS: Final = (
     "quorum_fraction",
     "majority_threshold",
@@ -82,34 +82,6 @@ class GenesisError(OperatorError):
     """The genesis file cannot be used; the message names the key and says what to do."""
 
     reason: ClassVar[str] = "GENESIS_REFUSED"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The voting rules of a cluster, exact, with the legal ranges of the voting library's configuration.
-
-    Raises:
-        ValueError: a field is out of range; the message names it.
-    """
-
-    quorum_fraction: Fraction = Fraction(1, 2)
-    majority_threshold: Fraction = Fraction(1, 2)
-    supermajority_threshold: Fraction = Fraction(2, 3)
-    default_window_ms: int = 60_000
-    default_expiry_ms: int = 0
-    allow_vote_change: bool = False
-    max_active_proposals: int = 10
-
-    def __post_init__(self) -> None:
-        for field in ("quorum_fraction", "majority_threshold", "supermajority_threshold"):
-            share = getattr(self, field)
-            if not isinstance(share, Fraction) or not 0 < share <= 1:
-                raise ValueError(f"{field} must be a fraction above 0 and up to 1, not {share!s:.80}")
-        for field in ("default_window_ms", "default_expiry_ms"):
-            _require_range(field, getattr(self, field), 0, MAX_EXACT_INTEGER)
-        if not isinstance(self.allow_vote_change, bool):
-            raise ValueError(f"allow_vote_change must be true or false, not {self.allow_vote_change!r:.80}")
-        _require_range("max_active_proposals", self.max_active_proposals, 1, MAX_ACTIVE_PROPOSALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +133,18 @@ def parse_genesis(raw: bytes) -> Genesis:
     if content.text("format") != GENESIS_FORMAT:
         raise content.error("format", f'must be "{GENESIS_FORMAT}"; use the program that wrote this file')
     nonce = content.hex("nonce", DIGEST_SIZE)
+    members = _member_set(content, nonce)
+    rules = _rules(_Object("rules", content.value("rules"), _RULE_KEYS, _OPTIONAL_RULE_KEYS))
+    try:
+        rules.require_satisfiable(members)
+    except ValueError as error:
+        raise GenesisError(f"rules.{error}; correct the rule") from error
     return Genesis(
         name=_name(content),
         created_ms=content.number("created_ms", 0, MAX_EXACT_INTEGER),
         nonce=nonce,
-        members=_member_set(content, nonce),
-        rules=_rules(_Object("rules", content.value("rules"), _RULE_KEYS)),
+        members=members,
+        rules=rules,
         ca_certificate=_authority(content),
         cluster_id=sha256(raw).digest(),
         raw=raw,
@@ -231,6 +209,9 @@ def build_genesis(
         },
         "ca_certificate": ca_certificate.decode("ascii", "replace"),
     }
+    approval = approval_to_json(rules.approval)
+    if approval:
+        content["rules"]["approval"] = approval
     if executors:
         content["executors"] = [
             {
@@ -342,6 +323,7 @@ def _rules(item: _Object) -> Rules:
             default_expiry_ms=item.number("default_expiry_ms", 0, MAX_EXACT_INTEGER),
             allow_vote_change=item.boolean("allow_vote_change"),
             max_active_proposals=item.number("max_active_proposals", 1, MAX_ACTIVE_PROPOSALS),
+            approval=read_approval(item.value("approval")) if item.has("approval") else ApprovalRules(),
         )
     except ValueError as error:
         raise GenesisError(f"rules.{error}; correct the value") from error
@@ -471,8 +453,3 @@ def _kind(value: object) -> str:
         return "null"
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
     return names[type(value)]
-
-
-def _require_range(field: str, value: object, lowest: int, highest: int) -> None:
-    if type(value) is not int or not lowest <= value <= highest:
-        raise ValueError(f"{field} must be a whole number from {lowest} to {highest}, not {value!r:.80}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from replication.consensus.approval import Missing
 from replication.errors import InvariantError
 from replication.identity.genesis import Genesis
 from replication.identity.members import MemberSet
@@ -85,6 +86,12 @@ class VotingApplication:
         digest = self._state.digest_of(name) if isinstance(name, str) else name
         poll = None if digest is None else self._state.poll(digest)
         return None if poll is None else poll.snapshot()
+
+    def missing(self, proposal_id: str) -> tuple[Missing, ...]:
+        """What an open proposal lacks for an approval; nothing for any other."""
+        digest = self._state.digest_of(proposal_id)
+        poll = None if digest is None else self._state.poll(digest)
+        return () if poll is None else poll.missing()
 
     # Commands before they are ordered.
 

@@ -12,7 +12,7 @@ touches, and no others. The order of a block's entries:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ def execute_block(state: State, height: int, time_ms: int, commands: Sequence[Ad
         totals=advance(state.totals, height, time_ms, entries, state.nonce),
         outcomes=draft.outcomes,
         vote_outcomes=draft.vote_outcomes,
-        touched=draft.polls,
+        touched=draft.own_polls,
         finished=draft.results,
         base=state.totals,
     )
@@ -144,7 +144,7 @@ class _Draft:
         self.entries: list[AuditEntry] = []
         self.outcomes: dict[bytes, Outcome] = {}
         self.vote_outcomes: dict[bytes, tuple[Outcome, ...]] = {}
-        self.polls: dict[bytes, OpenPoll] = {}
+        self.own_polls: dict[bytes, OpenPoll] = {}
         self.results: dict[bytes, FinishedProposal] = {}
         self.touched: dict[bytes, None] = {}
         self.open_count = state.open_count
@@ -185,11 +185,19 @@ class _Draft:
     def poll(self, digest: bytes) -> OpenPoll | None:
         if digest in self.results:
             return None
-        return self.polls.get(digest) or self._state.poll(digest)
+        return self.own_polls.get(digest) or self._state.poll(digest)
+
+    def polls(self) -> Iterator[OpenPoll]:
+        made = (digest for digest in self.own_polls if self._state.poll(digest) is None)
+        committed = [poll.proposal.digest for poll in self._state.polls()]
+        for digest in (*committed, *made):
+            poll = self.poll(digest)
+            if poll is not None:
+                yield poll
 
     def finished(self, digest: bytes) -> FinishedProposal | None:
         found = self.results.get(digest)
-        if found is not None or digest in self.polls:
+        if found is not None or digest in self.own_polls:
             return found
         return self._state.finished(digest)
 
@@ -198,7 +206,7 @@ class _Draft:
         return self._state.request(proposer, request_id) if found is None else found
 
     def vote(self, digest: bytes, voter: str) -> RecordedVote | None:
-        poll = self.polls.get(digest) or self._state.poll(
+        poll = self.own_polls.get(digest) or self._state.poll(
             digest
         )  # finished in this block: its votes are here
         return self._state.vote(digest, voter) if poll is None else poll.votes.get(voter)
@@ -259,7 +267,7 @@ class _Draft:
         self.open_count += 1
         self._requests[command.proposer, command.request_id] = digest
         proposal = read_open(entry, self.time_ms)
-        self.polls[digest] = OpenPoll(proposal, self._state.electorate, self._state.voting_rules)
+        self.own_polls[digest] = OpenPoll(proposal, self._state.electorate, self._state.voting_rules)
         return accepted(proposal_id, entry.sequence)
 
     def _vote(self, admitted: Admitted, ballot: BallotCommand, index: int) -> Outcome:
@@ -352,12 +360,9 @@ class _Draft:
         }
         entry = self._add("evidence", proposal_id, CLUSTER, data)
         self.faulty = {**self.faulty, accused: entry.sequence}
-        open_polls = [*self._state.polls(), *self.polls.values()]
-        for digest in dict.fromkeys(poll.proposal.digest for poll in open_polls):
-            poll = self.poll(digest)
-            if poll is not None and accused in poll.votes:
-                self._writable(digest).discount(accused)
-                self.touched[digest] = None
+        for digest in [poll.proposal.digest for poll in self.polls() if accused in poll.votes]:
+            self._writable(digest).discount(accused)
+            self.touched[digest] = None
         return entry.sequence
 
     def _change_members(self, command: MembershipCommand) -> Outcome:
@@ -394,12 +399,12 @@ class _Draft:
 
     def _writable(self, digest: bytes) -> OpenPoll:
         """This block's own copy of an open proposal."""
-        poll = self.polls.get(digest)
+        poll = self.own_polls.get(digest)
         if poll is None:
             committed = self._state.poll(digest)
             if committed is None:
                 raise LookupError("a command was ruled to be on an open proposal")
-            poll = self.polls[digest] = committed.copy()
+            poll = self.own_polls[digest] = committed.copy()
         return poll
 
 

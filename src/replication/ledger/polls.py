@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from replication.consensus.model import Decision, ProposalAction, VoteValue
+from replication.consensus.approval import Missing
+from replication.consensus.model import Decision, VoteValue
 from replication.consensus.rules import Electorate, Poll, VotingRules
 from replication.identity.genesis import Genesis
 from replication.identity.members import MemberSet
@@ -22,9 +23,8 @@ def electorate_of(members: MemberSet) -> Electorate:
 
 
 def voting_rules_of(genesis: Genesis) -> VotingRules:
-    """The shares that decide a vote."""
-    rules = genesis.rules
-    return VotingRules(rules.quorum_fraction, rules.majority_threshold, rules.supermajority_threshold)
+    """What decides a vote."""
+    return genesis.rules.voting
 
 
 class OpenPoll:
@@ -40,7 +40,7 @@ class OpenPoll:
         self.proposal = replace(proposal, votes=())
         self.votes: dict[str, RecordedVote] = {}
         self._electorate = electorate
-        self._poll = Poll(electorate, rules, ProposalAction.is_critical(proposal.action))
+        self._poll = Poll.on(electorate, rules, proposal.action, proposal.proposer)
 
     def copy(self) -> OpenPoll:
         """An independent poll with the same votes; O(votes)."""
@@ -79,6 +79,10 @@ class OpenPoll:
     def is_settled(self) -> bool:
         """Whether no vote that is missing could change the decision."""
         return self._poll.settled()
+
+    def missing(self) -> tuple[Missing, ...]:
+        """What the votes lack for an approval."""
+        return self._poll.missing()
 
     @property
     def deadline(self) -> tuple[int, str]:

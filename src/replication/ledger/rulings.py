@@ -7,11 +7,11 @@ that `ledger.verify` holds a record to, written apart from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from replication.consensus.model import Decision, ProposalStatus
+from replication.consensus.model import Decision, ProposalStatus, VoteValue
 from replication.consensus.rules import bft_quorum
 from replication.identity.genesis import Rules
 from replication.identity.members import MemberSet
@@ -99,6 +99,10 @@ class View(Protocol):
         """The open proposal with this digest."""
         ...
 
+    def polls(self) -> Iterator[OpenPoll]:
+        """All open proposals."""
+        ...
+
     def finished(self, digest: bytes) -> FinishedProposal | None:
         """The finished proposal with this digest."""
         ...
@@ -165,7 +169,21 @@ def _rule_proposal(view: View, command: ProposalCommand, digest: bytes) -> Rulin
     if view.open_count >= limit:
         message = f"{limit} proposals are open, as many as the rules allow; try again when one is decided"
         return Ruling(refused(Reason.TOO_MANY_PROPOSALS, message))
+    if view.rules.approval.lock_targets and command.target:
+        return _rule_target(view, command.target)
     return TAKES_EFFECT
+
+
+def _rule_target(view: View, target: str) -> Ruling:
+    """A target has one open proposal at a time."""
+    taken = next((poll.proposal for poll in view.polls() if poll.proposal.target == target), None)
+    if taken is None:
+        return TAKES_EFFECT
+    message = (
+        f"{taken.id} to {taken.action} the same target is open, and the rules of this cluster allow one at a "
+        "time; vote on it, or wait until it is decided"
+    )
+    return Ruling(refused(Reason.TARGET_LOCKED, message, taken.id))
 
 
 def _requested(view: View, proposer: str, request_id: str) -> OpenProposal | FinishedProposal | None:
@@ -204,6 +222,9 @@ def rule_vote(view: View, ballot: BallotCommand, item: VoteItem, mark: bytes) ->
     if poll is None:
         return _rule_late_vote(view, ballot.voter, item.proposal_digest, mark)
     proposal_id, recorded = poll.proposal.id, poll.votes.get(ballot.voter)
+    if _lacks_reason(view, poll, item):
+        message = f"a vote on {proposal_id} needs a reason: the rules of this cluster ask for one"
+        return _final(refused(Reason.REASON_REQUIRED, message, proposal_id))
     may_change = view.rules.allow_vote_change
     if recorded is None:
         return TAKES_EFFECT if item.revision == 0 else _out_of_order(proposal_id, item, 0, may_change)
@@ -222,6 +243,12 @@ def rule_vote(view: View, ballot: BallotCommand, item: VoteItem, mark: bytes) ->
     twice = (item.revision, ballot.epoch) == (recorded.revision, recorded.epoch)
     is_news = twice and ballot.voter not in view.faulty
     return Ruling(outcome, final=True, contradicts=recorded if is_news else None)
+
+
+def _lacks_reason(view: View, poll: OpenPoll, item: VoteItem) -> bool:
+    if item.value is VoteValue.ABSTAIN or item.reason:
+        return False
+    return view.rules.approval.needs_reason(poll.proposal.action)
 
 
 def _out_of_order(proposal_id: str, item: VoteItem, expected: int, may_change: bool) -> Ruling:

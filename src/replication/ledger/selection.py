@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from replication.consensus.model import ProposalAction, VoteValue
+from replication.consensus.model import VoteValue
 from replication.consensus.rules import Poll
 from replication.ordering.application import CommandError, Selection
 from replication.ordering.limits import MAX_BLOCK_COMMANDS
@@ -114,8 +114,8 @@ class _Picker:
         self._proposers[command.proposer] = turn + 1
         self._proposals.append((turn, admitted.raw))
         if self._state.open_count + len(self._new) < self._state.rules.max_active_proposals:
-            is_critical = ProposalAction.is_critical(command.action)
-            poll = Poll(self._state.electorate, self._state.voting_rules, is_critical)
+            state = self._state
+            poll = Poll.on(state.electorate, state.voting_rules, command.action, command.proposer)
             self._new.setdefault(admitted.mark, poll)
 
     def selection(self) -> Selection:

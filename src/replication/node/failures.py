@@ -60,6 +60,8 @@ STATUS_BY_REASON: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         # The state of the cluster does not allow it.
         "ALREADY_EXECUTED": grpc.StatusCode.FAILED_PRECONDITION,
         "ALREADY_VOTED": grpc.StatusCode.FAILED_PRECONDITION,
+        "TARGET_LOCKED": grpc.StatusCode.FAILED_PRECONDITION,
+        "REASON_REQUIRED": grpc.StatusCode.INVALID_ARGUMENT,
         "MEMBERSHIP_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
         "NOT_ALONE": grpc.StatusCode.FAILED_PRECONDITION,
         "NOT_APPROVED": grpc.StatusCode.FAILED_PRECONDITION,

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from replication.consensus import ProposalAction, ProposalStatus, VoteValue
+from replication.consensus import ProposalStatus, VoteValue
 from replication.identity.genesis import Genesis
 from replication.identity.members import MemberSet
 from replication.ledger.application import BlockExecution, VotingApplication
@@ -97,6 +97,10 @@ class Voter:
         self._clock = clock
         self._wake = wake
         self._counters = counters
+        approval = genesis.rules.approval
+        self._gives_reasons = approval.reason_required or any(
+            own.reason_required for own in approval.actions.values()
+        )
         self._stands: dict[bytes, _Stand] = {}
         self._digests: dict[str, bytes] = {}
         self._offers: dict[bytes, bytes] = {}
@@ -183,6 +187,10 @@ class Voter:
             if not self._genesis.rules.allow_vote_change:
                 return self._voted_before(proposal_id, recorded)
             revision = recorded.revision + 1
+        if value is not VoteValue.ABSTAIN and not reason and self._needs_reason(proposal.action):
+            # Before anything is signed: a vote that was signed is the one that this member has cast.
+            text = f"a vote on {proposal_id} needs a reason: the rules of this cluster ask for one"
+            return refused(Reason.REASON_REQUIRED, text, proposal_id)
         self._note(proposal.digest, proposal.proposer, proposal_id)
         self.ballots.cast(VoteItem(proposal.digest, value, revision, reason, now_ms))
         self._counters.votes += 1
@@ -207,6 +215,9 @@ class Voter:
             return refused(Reason.PROPOSAL_EXPIRED, f"{proposal_id} has expired", proposal_id)
         text = f"{proposal_id} is decided ({finished.decision.value}); a vote cannot change that"
         return refused(Reason.PROPOSAL_NOT_OPEN, text, proposal_id)
+
+    def _needs_reason(self, action: str) -> bool:
+        return self._genesis.rules.approval.needs_reason(action)
 
     def _voted_before(self, proposal_id: str, recorded: RecordedVote) -> Outcome:
         text = f"{self._member} has voted {recorded.value.value} on {proposal_id} before"
@@ -309,7 +320,7 @@ class Voter:
             action=source.action,
             target=source.target,
             evidence=evidence,
-            critical=ProposalAction.is_critical(source.action),
+            critical=self._genesis.rules.approval.is_critical(source.action),
             window_ms=source.window_ms,
             expiry_ms=source.expiry_ms,
             created_ms=created_ms,
@@ -331,5 +342,6 @@ class Voter:
         """Cast what the policy chose, unless the proposal is finished or a person was faster."""
         if choice is None or digest not in self._stands or digest in self.ballots:
             return
-        self.ballots.cast(VoteItem(digest, choice.value, 0, choice.reason, self._clock()))
+        reason = choice.reason or ("by policy" if self._gives_reasons else "")
+        self.ballots.cast(VoteItem(digest, choice.value, 0, reason, self._clock()))
         self._counters.votes += 1

@@ -262,6 +262,7 @@ class Proposal(_message.Message):
     VOTES_FIELD_NUMBER: _builtins.int
     TALLY_FIELD_NUMBER: _builtins.int
     RECEIPTS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Assigned in commit order: prop-0001, prop-0002, ..."""
     proposer_id: _builtins.str
@@ -287,6 +288,10 @@ class Proposal(_message.Message):
     def tally(self) -> Global___TallyResult: ...
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionReceipt]: ...
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingCondition]:
+        """What an open proposal still lacks for an approval; not in listings."""
+
     def __init__(
         self,
         *,
@@ -306,14 +311,47 @@ class Proposal(_message.Message):
         votes: _abc.Iterable[Global___Vote] | None = ...,
         tally: Global___TallyResult | None = ...,
         receipts: _abc.Iterable[Global___ExecutionReceipt] | None = ...,
+        missing: _abc.Iterable[Global___MissingCondition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tally", b"tally"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "closes_ms", b"closes_ms", "created_ms", b"created_ms", "decided_ms", b"decided_ms", "decision", b"decision", "digest", b"digest", "evidence_json", b"evidence_json", "expires_ms", b"expires_ms", "id", b"id", "proposer_id", b"proposer_id", "receipts", b"receipts", "request_id", b"request_id", "status", b"status", "tally", b"tally", "target", b"target", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "closes_ms", b"closes_ms", "created_ms", b"created_ms", "decided_ms", b"decided_ms", "decision", b"decision", "digest", b"digest", "evidence_json", b"evidence_json", "expires_ms", b"expires_ms", "id", b"id", "missing", b"missing", "proposer_id", b"proposer_id", "receipts", b"receipts", "request_id", b"request_id", "status", b"status", "tally", b"tally", "target", b"target", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Proposal: _TypeAlias = Proposal  # noqa: Y015
+
+@_typing.final
+class MissingCondition(_message.Message):
+    """One condition of approval that the votes so far do not fulfil."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONDITION_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    condition: _builtins.str
+    """quorum, approvals, majority, or "group NAME"."""
+    count: _builtins.int
+    """How many more votes (quorum) or approvals it takes at least."""
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who has not voted yet and could give them. Fewer than count: it cannot be fulfilled any more."""
+
+    def __init__(
+        self,
+        *,
+        condition: _builtins.str = ...,
+        count: _builtins.int = ...,
+        voters: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "count", b"count", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingCondition: _TypeAlias = MissingCondition  # noqa: Y015
 
 @_typing.final
 class AuditEntry(_message.Message):

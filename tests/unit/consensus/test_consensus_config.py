@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from replication.consensus import ConsensusConfig
+from replication.consensus.approval import ApprovalRules
 
 NAN, INF = math.nan, math.inf
 HUGE = pytest.param(10**5000, id="huge")
@@ -18,13 +19,15 @@ SHARES = ["quorum_fraction", "majority_threshold", "supermajority_threshold"]
 
 def test_the_defaults() -> None:
     config = ConsensusConfig()
-    assert dataclasses.asdict(config) == {
+    assert config.approval == ApprovalRules()
+    assert dataclasses.asdict(config) | {"approval": None} == {
         "quorum_fraction": 0.5,
         "majority_threshold": 0.5,
         "supermajority_threshold": 2 / 3,
         "default_expiry_seconds": 0,
         "allow_vote_change": False,
         "max_active_proposals": 10,
+        "approval": None,
     }
 
 

@@ -76,7 +76,7 @@ def test_rules_refuse_shares_outside_their_range(position: int, share: Fraction)
     shares = [Fraction(1, 2)] * 3
     shares[position] = share
     with pytest.raises(ValueError, match="must be greater than 0 and at most 1"):
-        VotingRules(*shares)
+        VotingRules(shares[0], shares[1], shares[2])
 
 
 @pytest.mark.parametrize(

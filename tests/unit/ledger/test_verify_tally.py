@@ -10,6 +10,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.record_factory import RecordFactory
 
 from replication.identity.members import Member, MemberSet
 from replication.ledger.verify.commits import commit_quorum
@@ -112,10 +113,11 @@ def test_four_equal_voters(
 
 
 def test_only_two_actions_are_critical_by_their_exact_names() -> None:
-    assert is_critical("terminate")
-    assert is_critical("escalate")
+    genesis = RecordFactory(1).genesis
+    assert is_critical("terminate", genesis)
+    assert is_critical("escalate", genesis)
     for action in ("quarantine", "release", "restrict", "Terminate", "terminate ", ""):
-        assert not is_critical(action)
+        assert not is_critical(action, genesis)
 
 
 def test_commit_quorums_as_the_protocol_lists_them() -> None:

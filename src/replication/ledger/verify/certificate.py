@@ -29,7 +29,7 @@ from .reading import MAX_CERTIFICATE_BYTES, Fields, keys, parse_document, second
 from .records import Entry, parse_entry, parse_header
 from .reports import CertificateReport
 from .succession import Succession
-from .tally import Tally, TallyRules, is_critical
+from .tally import Tally, TallyRules
 
 __all__ = ["CERTIFICATE_FORMAT", "verify_certificate"]
 
@@ -285,8 +285,8 @@ class _Certificate:
         signed = proposal.signed
         if cause == "closed":
             check_close(tally, fields, signed.digest, signed.proposer, self._header.epoch, self._signatures)
-        rules = TallyRules.of(self._genesis, self._members, critical=is_critical(signed.action))
-        count = Tally.count(box.votes, self._members, box.excluded)
+        rules = TallyRules.of(self._genesis, self._members, signed.action, signed.proposer)
+        count = Tally.count(box.votes, self._members, box.excluded, rules.uncounted)
         decision = check_tally(fields, signed.digest, box.votes, box.excluded, count, rules)
         self._check_deadlines(cause, proposal)
         if cause in ("window", "expired"):
@@ -299,7 +299,8 @@ class _Certificate:
             # With changes, an earlier vote may have been another; without, it was as it is here. Before the
             # first block of an epoch, the electorate was another.
             before = {entry.actor_id: box.votes[entry.actor_id] for entry in box.early}
-            if Tally.count(before, self._members, box.excluded_early).settled(rules) is not None:
+            earlier = Tally.count(before, self._members, box.excluded_early, rules.uncounted)
+            if earlier.settled(rules) is not None:
                 raise VerificationError(
                     "the votes before this block had settled it, so it was to be tallied there"
                 )

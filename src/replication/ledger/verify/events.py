@@ -96,6 +96,7 @@ class SignedVote:
 
     voter: str
     value: str
+    reason: str
     revision: int
     epoch: int
     mark: bytes
@@ -109,7 +110,7 @@ class SignedVote:
         epoch = fields.integer("epoch")
         fields.fixed("digest", digest.hex(), "the proposal's digest is")
         value = fields.choice("value", VOTE_VALUES)
-        revision = fields.integer("revision", _U32_MAX)
+        reason, revision = fields.text("reason"), fields.integer("revision", _U32_MAX)
         ballot = fields.inner("ballot", BALLOT_KEYS)
         size = ballot.integer("size", _U32_MAX, low=1)
         siblings = ballot.digests("path")
@@ -121,7 +122,7 @@ class SignedVote:
                 digest=digest,
                 revision=revision,
                 value=VOTE_CODES[value],
-                reason=fields.text("reason"),
+                reason=reason,
                 voted_ms=fields.integer("voted_ms"),
             )
             root = root_from_path(leaf, ballot.integer("index", size - 1), size, siblings)
@@ -130,7 +131,7 @@ class SignedVote:
             raise VerificationError(f"{path}: {error}") from None
         check = signatures.check_ballot if size > 1 else signatures.check
         check(voter, epoch, ballot.signature("signature"), message, f"{path}.ballot.signature")
-        return cls(voter, value, revision, epoch, sha256(leaf).digest())
+        return cls(voter, value, reason, revision, epoch, sha256(leaf).digest())
 
 
 @dataclass(frozen=True, slots=True)

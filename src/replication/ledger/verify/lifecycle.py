@@ -28,7 +28,7 @@ from .proposals import Approval, OpenProposal
 from .reading import Fields
 from .records import Entry
 from .signatures import CurrentEpoch, SignatureChecker
-from .tally import APPROVED, TallyRules, is_critical
+from .tally import APPROVED, TallyRules
 
 __all__ = ["MAX_RECEIPTS", "Lifecycle"]
 
@@ -124,7 +124,7 @@ class Lifecycle:
         if before is not None:
             after = self._electorate.members
             for proposal in self._open.values():
-                proposal.move(before, after, self._rules(proposal.action))
+                proposal.move(before, after, self._rules(proposal.action, proposal.proposer))
             self._approvals.clear()
             self._begins_epoch = True
 
@@ -145,14 +145,21 @@ class Lifecycle:
         if signed.digest in self._digests:
             first = self._digests[signed.digest] // _FLAGS
             raise VerificationError(f"data.digest is that of prop-{first:04d}: a proposal counts once")
+        if self._genesis.rules.approval.lock_targets and signed.target:
+            for other in self._open.values():
+                if other.target == signed.target:
+                    raise VerificationError(
+                        f"{other.id} on the same target is open, and the rules allow one at a time"
+                    )
         proposal = OpenProposal(
             id=expected,
             number=number,
             proposer=signed.proposer,
             action=signed.action,
+            target=signed.target,
             evidence=signed.evidence if signed.action == "membership" else None,
             digest=signed.digest,
-            rules=self._rules(signed.action),
+            rules=self._rules(signed.action, signed.proposer),
             closes_ms=self._time_ms + signed.window_ms if signed.window_ms else 0,
             expires_ms=self._time_ms + signed.expiry_ms if signed.expiry_ms else 0,
         )
@@ -161,8 +168,8 @@ class Lifecycle:
         self._digests[signed.digest] = number * _FLAGS
         self._watch(proposal)
 
-    def _rules(self, action: str) -> TallyRules:
-        return TallyRules.of(self._genesis, self._electorate.members, critical=is_critical(action))
+    def _rules(self, action: str, proposer: str) -> TallyRules:
+        return TallyRules.of(self._genesis, self._electorate.members, action, proposer)
 
     def _watch(self, proposal: OpenProposal) -> None:
         """Remember when the proposal is due; sweep out the finished ones once they are the most."""
@@ -177,6 +184,8 @@ class Lifecycle:
         self._require_command()
         proposal = self._require_open(entry)
         vote = SignedVote.read(entry.data, entry.actor_id, proposal.digest, self._signatures)
+        if not vote.reason and vote.value != "abstain" and self._needs_reason(proposal.action):
+            raise VerificationError(f"data.reason is empty, and the rules ask for one on {proposal.id}")
         last = proposal.revisions.get(vote.voter)
         if last is not None and not self._genesis.rules.allow_vote_change:
             raise VerificationError(
@@ -191,6 +200,11 @@ class Lifecycle:
         proposal.revisions[vote.voter] = vote.revision
         proposal.marks[vote.voter] = vote.mark
         self._touched[proposal.id] = None
+
+    def _needs_reason(self, action: str) -> bool:
+        approval = self._genesis.rules.approval
+        own = approval.actions[action].reason_required if action in approval.actions else None
+        return approval.reason_required if own is None else own
 
     def _tally(self, entry: Entry) -> None:
         fields = tally_fields(entry)

@@ -30,6 +30,7 @@ class OpenProposal:
     number: int
     proposer: str
     action: str
+    target: str
     evidence: Mapping[str, object] | None
     digest: bytes
     rules: TallyRules
@@ -47,7 +48,7 @@ class OpenProposal:
 
     def count(self, members: MemberSet, faulty: Mapping[str, int]) -> Tally:
         """The votes, those of the proven faulty as abstentions."""
-        return Tally.count(self.votes, members, faulty)
+        return Tally.count(self.votes, members, faulty, self.rules.uncounted)
 
     def is_settled(self, members: MemberSet, faulty: Mapping[str, int]) -> bool:
         """Whether no vote that is missing can change the decision."""

@@ -37,14 +37,16 @@ TALLY_KEYS = keys(
 _CRITICAL_ACTIONS = frozenset({"terminate", "escalate"})
 
 
-def is_critical(action: str) -> bool:
+def is_critical(action: str, genesis: Genesis) -> bool:
     """Whether an action needs the supermajority."""
-    return action in _CRITICAL_ACTIONS
+    return action in _CRITICAL_ACTIONS or action in genesis.rules.approval.critical_actions
 
 
 @dataclass(frozen=True, slots=True)
 class TallyRules:
-    """What one tally is measured against: the size of the electorate, and the action's threshold."""
+    """What one tally is measured against: the size of the electorate, the action's threshold, the groups
+    that have to approve (members, and how many of them), and the proposer if it does not count (else empty).
+    """
 
     n: int
     f: int
@@ -52,17 +54,32 @@ class TallyRules:
     quorum_required: int
     threshold: Fraction
     critical: bool
+    groups: tuple[tuple[frozenset[str], int], ...] = ()
+    uncounted: str = ""
 
     @classmethod
-    def of(cls, genesis: Genesis, members: MemberSet, *, critical: bool) -> TallyRules:
-        """The rules of the genesis file for these members."""
+    def of(cls, genesis: Genesis, members: MemberSet, action: str, proposer: str) -> TallyRules:
+        """The rules of the genesis file for these members, and a proposal of this action."""
+        approval, critical = genesis.rules.approval, is_critical(action, genesis)
         n = members.n
         f = (n - 1) // 3
         share = genesis.rules.quorum_fraction
         by_fraction = -(-n * share.numerator // share.denominator)
         threshold = genesis.rules.supermajority_threshold if critical else genesis.rules.majority_threshold
+        needed = dict(approval.requires)
+        if action in approval.actions:
+            own = approval.actions[action]
+            threshold = own.threshold or threshold
+            for name, approvals in own.requires.items():
+                needed[name] = max(approvals, needed.get(name, 0))
+        groups = tuple(
+            (frozenset(voter for voter in approval.groups[name] if voter in members), approvals)
+            for name, approvals in needed.items()
+        )
         total_weight = sum(member.weight for member in members.members)
-        return cls(n, f, total_weight, max(by_fraction, 2 * f + 1), threshold, critical)
+        uncounted = "" if approval.proposer_counts or proposer not in members else proposer
+        quorum = max(by_fraction, 2 * f + 1)
+        return cls(n, f, total_weight, quorum, threshold, critical, groups, uncounted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +92,29 @@ class Tally:
     approve_weight: int = 0
     reject_weight: int = 0
     abstain_weight: int = 0
+    approving: frozenset[str] = frozenset()
+    voted: frozenset[str] = frozenset()
 
     @classmethod
-    def count(cls, votes: Mapping[str, str], members: MemberSet, excluded: Container[str] = ()) -> Tally:
-        """Count votes (voter to value); every voter is a member. Votes of the excluded are abstentions."""
+    def count(
+        cls, votes: Mapping[str, str], members: MemberSet, excluded: Container[str] = (), uncounted: str = ""
+    ) -> Tally:
+        """Count votes (voter to value); every voter is a member. Votes of the excluded are abstentions, and
+        the `uncounted` proposer abstains, whether it has voted or not."""
         heads = dict.fromkeys(VOTE_VALUES, 0)
         weights = dict.fromkeys(VOTE_VALUES, 0)
-        for voter, signed in votes.items():
+        counted = dict(votes)
+        if uncounted:
+            counted[uncounted] = "abstain"
+        approving = set()
+        for voter, signed in counted.items():
             value = "abstain" if voter in excluded else signed
+            if value == "approve":
+                approving.add(voter)
             heads[value] += 1
             weights[value] += members.members[members.index_of(voter)].weight
-        return cls(*heads.values(), *weights.values())
+        plain = cls(*heads.values(), *weights.values())  # type: ignore[arg-type]  # six counts, in order
+        return replace(plain, approving=frozenset(approving), voted=frozenset(counted))
 
     @property
     def participants(self) -> int:
@@ -102,7 +131,8 @@ class Tally:
         )
         leads = self.approve_weight > self.reject_weight
         heads = self.approve_count >= rules.f + 1
-        return APPROVED if reached and leads and heads else REJECTED
+        agreed = all(len(self.approving & voters) >= approvals for voters, approvals in rules.groups)
+        return APPROVED if reached and leads and heads and agreed else REJECTED
 
     def settled(self, rules: TallyRules) -> str | None:
         """The decision if no vote that is still missing can change it, else None.
@@ -118,7 +148,10 @@ class Tally:
             return None
         weight = rules.total_weight - self.approve_weight - self.reject_weight - self.abstain_weight
         best = replace(
-            self, approve_count=self.approve_count + outstanding, approve_weight=self.approve_weight + weight
+            self,
+            approve_count=self.approve_count + outstanding,
+            approve_weight=self.approve_weight + weight,
+            approving=self.approving.union(*(voters - self.voted for voters, _ in rules.groups)),
         ).decision(rules)
         worst = replace(
             self, reject_count=self.reject_count + outstanding, reject_weight=self.reject_weight + weight

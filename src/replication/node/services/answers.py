@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from replication.consensus.analysis import AgreementCounts, find_blocs
+from replication.consensus.approval import Missing
 from replication.consensus.canonical import canonical_json
 from replication.consensus.model import AuditEntry, Decision, ProposalStatus, VoteValue
 from replication.consensus.rules import bft_quorum
@@ -58,9 +59,11 @@ def entry(item: StoredEntry) -> model_pb2.AuditEntry:
     )
 
 
-def proposal(item: StoredProposal | Listed, *, listed: bool = False) -> model_pb2.Proposal:
-    """A proposal with everything on record; one that is only listed comes without evidence, votes and
-    receipts."""
+def proposal(
+    item: StoredProposal | Listed, *, listed: bool = False, missing: Sequence[Missing] = ()
+) -> model_pb2.Proposal:
+    """A proposal with everything on record, and what it lacks; one that is only listed comes without
+    evidence, votes and receipts."""
     state = item.listed if isinstance(item, StoredProposal) else item
     found = state.proposal
     message = model_pb2.Proposal(
@@ -82,6 +85,10 @@ def proposal(item: StoredProposal | Listed, *, listed: bool = False) -> model_pb
         message.votes.extend(_vote(vote) for vote in item.votes)
         if item.tally is not None:
             message.tally.CopyFrom(_tally(item.tally))
+        message.missing.extend(
+            model_pb2.MissingCondition(condition=lack.condition, count=lack.count, voters=lack.voters)
+            for lack in missing
+        )
         message.receipts.extend(_receipt(receipt, entry) for receipt, entry in item.receipts)
     return message
 

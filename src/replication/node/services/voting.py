@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from replication.identity.genesis import MAX_EXACT_INTEGER, Genesis
+from replication.identity.genesis import Genesis
 from replication.identity.keys import SIGNATURE_SIZE, SigningKey
+from replication.identity.rules import MAX_EXACT_INTEGER
 from replication.identity.signbytes import DIGEST_SIZE
 from replication.ledger.application import VotingApplication
 from replication.ledger.commands import (
@@ -69,10 +70,10 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
             evidence=requests.evidence(request.evidence_json),
             window_ms=requests.whole_number(request.window_ms, "window_ms", MAX_DURATION_MS)
             if request.HasField("window_ms")
-            else self._rules.default_window_ms,
+            else self._rules.window_ms(request.action),
             expiry_ms=requests.whole_number(request.expiry_ms, "expiry_ms", MAX_DURATION_MS)
             if request.HasField("expiry_ms")
-            else self._rules.default_expiry_ms,
+            else self._rules.expiry_ms(request.action),
         )
         proposal_id = await self._writing.propose(request_id, content)
         if request.wait_for_decision:
@@ -215,10 +216,12 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
         return self._application.open_proposal(proposal_id) is not None
 
     async def _proposal(self, proposal_id: str) -> model_pb2.Proposal:
-        found = await self._driver.read(lambda store: store.proposal(proposal_id))
+        found, missing = await self._driver.read(
+            lambda store: (store.proposal(proposal_id), self._application.missing(proposal_id))
+        )
         if found is None:
             raise unknown_proposal(proposal_id)
-        return answers.proposal(found)
+        return answers.proposal(found, missing=missing)
 
     async def _decided(self, proposal_id: str) -> model_pb2.Proposal:
         """The proposal once it is decided or expired."""
