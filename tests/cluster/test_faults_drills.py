@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.real_cluster import running_cluster
 
 from replication.cli.main import ExitCode, main
 from replication.faults.harness.history import read_history
@@ -72,6 +73,22 @@ def test_a_drill_notices_a_planted_bug(name: str, tmp_path: Path, capsys: pytest
     code = main(["faults", "run", "--bugs", name, "--dir", str(tmp_path / "run"), "--json"])
     (result,) = json.loads(capsys.readouterr().out).values()
     assert (code, result["verdict"]) == (ExitCode.OK, "failed"), result["reasons"]
+
+
+@pytest.mark.parametrize("name", ["voter-double-votes", "coordinator-equivocates"])
+def test_the_evidence_against_a_live_liar_verifies(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the drill its cluster is started as it is, and `acp evidence` checks both signatures here."""
+    code, run = drill(capsys, name, "--dir", tmp_path / "run", "--keep")
+    assert (code, run["verdict"]) == (ExitCode.OK, "passed"), run["reasons"]
+    liar = run["faults"][0]["members"][0]
+    directory = tmp_path / "run" / "cluster"
+    with running_cluster(directory) as cluster:
+        answer = cluster.acp("evidence", "--json")
+        assert answer.code == ExitCode.OK, answer.err
+        assert {(item["data"]["accused"], item["verified"]) for item in answer.json} == {(liar, True)}
+        cluster.verified_exports()
 
 
 def test_enough_bugs_are_planted() -> None:

@@ -26,7 +26,7 @@ from replication.client import (
     wait_until_ready,
     wait_until_settled,
 )
-from replication.identity.genesis import Genesis
+from replication.identity.genesis import Genesis, load_genesis
 from replication.ledger.verify import verify_export
 from replication.node.local.processes import LocalCluster
 from replication.node.local.provision import DEFAULT_RULES, node_homes, provision_cluster
@@ -156,6 +156,17 @@ def run_acp(*arguments: str, directory: Path | None = None, stdin: str = "", sec
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def running_cluster(directory: Path) -> Iterator[Cluster]:
+    """A cluster that is there already, run, and stopped at the end."""
+    cluster = Cluster(directory, load_genesis(directory / "genesis.json"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.local.stop()
 
 
 @contextmanager

@@ -230,6 +230,7 @@ BEHAVIOURS_HERE: Final = (
         summary="the node lies, in the ways that are named; what it changes it signs with its real key",
         settings={"attacks": Words(legal=ATTACKS), "seed": Whole(1, 0, 2**31)},
         install=_install,
+        parts=lambda settings: [f"attack: {name}" for name in settings["attacks"]],
         lies=True,
     ),
 )

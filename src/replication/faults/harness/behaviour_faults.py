@@ -66,6 +66,18 @@ class BehaviourFault(StoppingFault):
         if self.behaviour.ends:
             for member in self.members:
                 await self._bring_back(member)
+        self._require_parts()
+
+    def _require_parts(self) -> None:
+        """What was to happen and did not makes the run NOT RUN, whatever else happened."""
+        seen = [effect.text for effect in self.effects]
+        missing = [
+            part
+            for part in self.behaviour.parts(self.planned.settings)
+            if not any(text.endswith(part) or f"{part}:" in text for text in seen)
+        ]
+        if missing:
+            raise NotPossibleError(f"it never came to: {', '.join(missing)}")
 
     async def _bring_back(self, member: str) -> None:
         """Wait until the process has ended, if the behaviour has struck, and start it again."""
