@@ -30,7 +30,7 @@ REPRESENTATIVE = ("coordinator-killed", "storage-tampered")
 
 QUICK_BUGS = (
     *("double-votes-forgiven", "equivocation-unseen", "censorship-borne", "coordinator-for-ever"),
-    *("nobody-catches-up", "keys-readable", "homes-shared"),
+    *("liars-counted", "liars-coordinate", "keys-readable", "homes-shared"),
 )
 """All of them are hunted by `make bugs`."""
 

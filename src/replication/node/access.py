@@ -59,10 +59,10 @@ MAX_CALLS: Final = 2048
 MAX_CALLS_PER_MEMBER: Final = 64
 """Calls of one member under way at once, which count for nobody else. It needs a stream and a page or two."""
 
-MAX_STREAMS_PER_CALLER: Final = 16
+MAX_STREAMS_PER_CALLER: Final = 8
 """Answers that are streams (watching, exports) of one identity at once. Each may hold a page of entries and
-what the connection buffers, half a MiB mostly, and each watcher is told of every entry: sixteen cost a node
-that is busy about a third of its time."""
+what the connection buffers, half a MiB mostly, and each watcher is told of every entry, which a busy node
+has to send."""
 
 MAX_STREAMS: Final = 128
 """The same of all clients together."""

@@ -7,8 +7,7 @@ drill that must fail then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
@@ -16,6 +15,14 @@ from typing import Any, Final
 from replication.faults.planting import Patch, patch, skip
 
 __all__ = ["PRODUCT_BUGS", "ProductBug", "plant_bug"]
+
+
+RECORDS: Final = "every export verifies offline"
+BLAME: Final = "nobody is blamed without reason"
+VIEWS: Final = "coordinators are replaced when they have to be"
+PROGRESS: Final = "the cluster goes on, and recovers in time"
+PROCESSES: Final = "processes end only when they have to"
+"""Names of checks, as reports have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class ProductBug:
     name: str
     what: str
     drill: str
+    check: str
     patches: Callable[[], tuple[Patch, ...]]
 
 
@@ -102,18 +110,19 @@ def _promises_unwritten() -> tuple[Patch, ...]:
     return patch(recorder, "newest_state_only", without_states)
 
 
-def _failed_writes_forgotten() -> tuple[Patch, ...]:
-    from replication.errors import StorageError
-    from replication.node.recorder import Recorder
+def _liars_counted() -> tuple[Patch, ...]:
+    from replication.ledger.polls import OpenPoll
 
-    def careless(original: Any) -> Any:
-        def write(self: Any, *arguments: Any) -> None:
-            with suppress(StorageError):
-                original(self, *arguments)
+    def counting(original: Any) -> Any:
+        return lambda self, vote, *, is_faulty: original(self, vote, is_faulty=False)
 
-        return write
+    return (*patch(OpenPoll, "record", counting), *skip(OpenPoll, "discount", False))
 
-    return patch(Recorder, "write", careless)
+
+def _liars_coordinate() -> tuple[Patch, ...]:
+    from replication.ledger.application import VotingApplication
+
+    return skip(VotingApplication, "is_faulty", False)
 
 
 def _keys_readable() -> tuple[Patch, ...]:
@@ -128,63 +137,90 @@ def _homes_shared() -> tuple[Patch, ...]:
     return patch(fcntl, "flock", lambda _original: lambda *_: None)
 
 
-def _all() -> Iterator[ProductBug]:
-    yield ProductBug(
+PRODUCT_BUGS: Final = (
+    ProductBug(
         "votes-unsigned",
         "signatures of votes and proposals are not verified",
         "voter-forges",
+        RECORDS,
         _votes_unsigned,
-    )
-    yield ProductBug(
+    ),
+    ProductBug(
         "double-votes-forgiven",
         "two votes of one member are no evidence",
         "voter-double-votes",
+        BLAME,
         _double_votes_forgiven,
-    )
-    yield ProductBug(
+    ),
+    ProductBug(
         "equivocation-unseen",
         "two statements of one member are no evidence",
         "coordinator-equivocates",
+        BLAME,
         _equivocation_unseen,
-    )
-    yield ProductBug(
+    ),
+    ProductBug(
+        "liars-counted",
+        "votes of a member that is proven faulty still count",
+        "voter-double-votes",
+        RECORDS,
+        _liars_counted,
+    ),
+    ProductBug(
+        "liars-coordinate",
+        "a coordinator that is proven faulty stays",
+        "coordinator-equivocates",
+        VIEWS,
+        _liars_coordinate,
+    ),
+    ProductBug(
         "censorship-borne",
         "nobody holds the coordinator to a command that waits",
         "coordinator-censors",
+        VIEWS,
         _censorship_borne,
-    )
-    yield ProductBug(
+    ),
+    ProductBug(
         "coordinator-for-ever",
         "nobody watches whether the coordinator does its work",
         "coordinator-killed",
+        VIEWS,
         _coordinator_for_ever,
-    )
-    yield ProductBug(
+    ),
+    ProductBug(
         "requests-repeated",
         "a request that is sent again happens again",
         "process-upgrade",
+        PROCESSES,
         _requests_repeated,
-    )
-    yield ProductBug(
-        "nobody-catches-up", "a node that lacks blocks fetches none", "catch-up-crashes", _nobody_catches_up
-    )
-    yield ProductBug(
+    ),
+    ProductBug(
+        "nobody-catches-up",
+        "a node that lacks blocks fetches none",
+        "catch-up-crashes",
+        PROGRESS,
+        _nobody_catches_up,
+    ),
+    ProductBug(
         "promises-unwritten",
         "what a member signs is not written down before it is sent",
-        "process-crash-promise",
+        "process-kills",
+        PROGRESS,
         _promises_unwritten,
-    )
-    yield ProductBug(
-        "failed-writes-forgotten",
-        "a node goes on when its disk refuses a write",
-        "storage-errors",
-        _failed_writes_forgotten,
-    )
-    yield ProductBug(
-        "keys-readable", "a key that everybody can read is used", "process-mistakes", _keys_readable
-    )
-    yield ProductBug("homes-shared", "two processes may run on one home", "process-mistakes", _homes_shared)
-
-
-PRODUCT_BUGS: Final[tuple[ProductBug, ...]] = tuple(_all())
+    ),
+    ProductBug(
+        "keys-readable",
+        "a key that everybody can read is used",
+        "process-mistakes",
+        PROCESSES,
+        _keys_readable,
+    ),
+    ProductBug(
+        "homes-shared",
+        "two processes may run on one home",
+        "process-mistakes",
+        PROCESSES,
+        _homes_shared,
+    ),
+)
 """Each is caught by its drill."""

@@ -28,6 +28,7 @@ from replication.node.driver import Driver
 from replication.node.failures import RefusedError
 from replication.node.services import answers, requests
 from replication.node.services.decisions import Decisions
+from replication.node.services.tail import Tail
 from replication.node.services.writing import Content, Writing, unknown_proposal
 from replication.v1 import model_pb2, voting_service_pb2_grpc
 from replication.v1 import voting_service_pb2 as pb
@@ -44,9 +45,6 @@ MAX_DURATION_MS: Final = 10 * 365 * 24 * 3600 * 1000
 
 DEFAULT_BLOC_THRESHOLD: Final = 0.9
 
-WATCH_PAGE: Final = 32
-"""Entries that a watcher is given from one look at the record: 2 MiB if each has the largest evidence."""
-
 
 class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
     """The voting service of one member, who signs with `key`."""
@@ -60,6 +58,7 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
         self._application = application
         self._writing = Writing(member, genesis, key, driver, application)
         self._decisions = Decisions(driver, self._is_open)
+        self._tail = Tail(driver)
 
     async def Propose(self, request: pb.ProposeRequest, context: Context) -> pb.ProposeResponse:
         """Have a proposal committed, and with `wait_for_decision` decided."""
@@ -151,9 +150,9 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
         upcoming = requests.whole_number(request.from_sequence, "from_sequence", 2**53 - 1)
         while True:
             await self._driver.changes.wait_beyond(upcoming)
-            page = await self._driver.read(lambda store, start=upcoming: store.entries(start, WATCH_PAGE))  # type: ignore[misc]
-            for item in page:
-                yield pb.WatchResponse(entry=answers.entry(item))
+            page = await self._tail.page(upcoming)
+            for response in page:
+                yield response
             upcoming += len(page)
 
     async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
