@@ -97,7 +97,8 @@ def _no_peers() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One node's configuration. `peers` overrides addresses of the record: id to ``host:port``. `joins` is
+    """One node's configuration. `monitoring` is where metrics and health are served in plain HTTP, None for
+    nowhere. `peers` overrides addresses of the record: id to ``host:port``. `joins` is
     for a home that was made for a change of members: the record says whether and with which key it is one,
     not the genesis file."""
 
@@ -108,6 +109,7 @@ class NodeConfig:
     log_level: str = "info"
     peers: Mapping[str, str] = field(default_factory=_no_peers)
     joins: bool = False
+    monitoring: str | None = None
 
 
 def read_config(path: str | os.PathLike[str]) -> NodeConfig:
@@ -142,15 +144,19 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         data = parse_toml(text)
     except TomlError as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
-    top = _Table(origin, "", data, ("id", "listen", "policy", "timing", "log", "peers", "joins"))
+    top = _Table(
+        origin, "", data, ("id", "listen", "policy", "timing", "log", "monitoring", "peers", "joins")
+    )
     member_id = _member_id(top, "id", top.text("id"))
     log = top.table("log", ("level",))
+    monitoring = top.table("monitoring", ("listen",))
     return NodeConfig(
         id=member_id,
         listen=_address(top, "listen", top.text("listen")),
         policy=_policy(top.table("policy", ("kind", "file", "entry"))),
         timing=_timing(top.table("timing", tuple(TIMING_RANGES))),
         log_level=log.choice("level", LOG_LEVELS, "info"),
+        monitoring=_address(monitoring, "listen", monitoring.text("listen")) if monitoring.data else None,
         peers=_peers(top, member_id),
         joins=top.boolean("joins", default=False),
     )
@@ -195,6 +201,9 @@ def format_config(config: NodeConfig) -> str:
     lines += ["", "[timing] # milliseconds"]
     lines += [f"{each.name} = {getattr(config.timing, each.name)}" for each in fields(Timing)]
     lines += ["", f"[log] # {', '.join(LOG_LEVELS)}", f"level = {toml_string(config.log_level)}"]
+    if config.monitoring is not None:
+        lines += ["", "[monitoring] # metrics and health in plain HTTP: not for strangers"]
+        lines += [f"listen = {toml_string(config.monitoring)}"]
     if config.peers:
         lines += ["", "[peers] # where members are reached from this host, when not as the record says"]
         lines += [f"{toml_string(peer)} = {toml_string(address)}" for peer, address in config.peers.items()]

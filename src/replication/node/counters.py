@@ -17,8 +17,9 @@ class Counters:
 
     turns: batches of inputs. writes: turns that had something to make durable. messages: taken from peers.
     refused: of these, the invalid ones. submitted: commands of one's own. blocks, entries, decisions:
-    committed here.
-    votes: cast by this member. views: how often the view changed. pages, bad_pages: of fetched blocks.
+    committed here. votes: cast by this member. views: how often the view changed. pages, bad_pages: of
+    fetched blocks. write_us: microseconds that the writes took. timed_decisions: those that votes have
+    settled; decision_ms: from proposal to tally, by block time, of all these together.
     """
 
     turns: int = 0
@@ -33,6 +34,9 @@ class Counters:
     views: int = 0
     pages: int = 0
     bad_pages: int = 0
+    write_us: int = 0
+    timed_decisions: int = 0
+    decision_ms: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """By name, for metrics."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -350,12 +351,14 @@ class Driver:
             self._counters.writes += 1
             withdrawn, self._withdrawn = self._withdrawn, []
             self._is_writing = True
+            began = time.perf_counter_ns()
             try:
                 await self._loop.run_in_executor(self._worker, self._recorder.write, batch.persist, withdrawn)
             except BaseException:
                 batch.give_up(_stopping)
                 raise
             self._is_writing = False
+            self._counters.write_us += (time.perf_counter_ns() - began) // 1000
             if self.fatal.done():
                 batch.give_up(_stopping)
                 return

@@ -313,6 +313,11 @@ class Feeder:
         self._counters.blocks += 1
         self._counters.entries += len(entries)
         self._counters.decisions += sum(entry.event_type == "tally" for entry in entries)
+        for digest in applied.execution.finished:
+            poll = applied.execution.touched.get(digest)
+            if poll is not None:  # decided by votes, and not because its time was over
+                self._counters.timed_decisions += 1
+                self._counters.decision_ms += applied.execution.time_ms - poll.proposal.proposed_ms
         for entry, outcome in self.own.take_finished(applied.execution.outcomes):
             entry.finish(outcome)
             self._settled.append(entry.digest)

@@ -31,6 +31,8 @@ from replication.node.driver import Driver
 from replication.node.home import OpenedHome, open_home
 from replication.node.listening import ListenError, require_free_port
 from replication.node.logs import configure_logging
+from replication.node.metrics import Snapshot
+from replication.node.monitoring import Monitoring, why_not_ready
 from replication.node.open_files import room_for_connections
 from replication.node.peers import (
     KEEPALIVE_MS,
@@ -75,6 +77,9 @@ MALLOC_MAP_BYTES: Final = 128 * 1024
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 """Parameters of mallopt(3)."""
+
+HEALTH_SECONDS: Final = 0.25
+"""How often it is looked whether the node is ready."""
 
 STOP_SECONDS: Final = 2.0
 """How long calls under way may take to end when the node stops."""
@@ -169,6 +174,7 @@ class Node:
         )
         self._peer_service = PeerService(opened.member_id, opened.genesis.cluster_id, self._driver)
         self._health = health.aio.HealthServicer()
+        self._monitoring: Monitoring | None = None
         self._stopping = asyncio.Event()
 
     async def serve(self) -> None:
@@ -178,6 +184,7 @@ class Node:
             loop.add_signal_handler(number, self._stopping.set)
         server = self._server()
         stopping = asyncio.ensure_future(self._stopping.wait())
+        watching: asyncio.Future[None] | None = None
         loop.add_signal_handler(signal.SIGHUP, self._transport.look_now)
         renewing = asyncio.ensure_future(self._transport.follow(self._links.renew))
         try:
@@ -185,20 +192,56 @@ class Node:
             await server.start()
             self._links.start(self._driver, self._peers())
             self._look_at_peers()
+            self._monitor()
             await self._announce()
-            waited: set[asyncio.Future[Any]] = {stopping, renewing, self._driver.fatal}
+            watching = asyncio.ensure_future(self._follow_health())
+            waited: set[asyncio.Future[Any]] = {stopping, renewing, watching, self._driver.fatal}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
-            renewing.cancel()
+            for task in (stopping, renewing, watching):
+                if task is not None:
+                    task.cancel()
             await self._stop(server)
         if self._driver.fatal.done():
             self._driver.fatal.result()
         if renewing.done() and not renewing.cancelled():
             renewing.result()  # it only ends by an error that nobody foresaw
 
+    def _monitor(self) -> None:
+        """Serve metrics, if the configuration says where."""
+        listen = self._opened.config.monitoring
+        if listen is not None:
+            self._monitoring = Monitoring(listen, self._snapshot, self._driver.status, self._opened.member_id)
+            _log.info("metrics and health are at http://%s", listen)
+
+    async def _snapshot(self) -> Snapshot:
+        summary = await self._driver.read(lambda store: store.summary())
+        return Snapshot(
+            member=self._opened.member_id,
+            members=self._members(),
+            faulty=self._application.faulty,
+            status=self._driver.status(),
+            summary=summary,
+            certificates={
+                "node": self._transport.certificate,
+                "authority": self._opened.genesis.ca_certificate,
+            },
+        )
+
+    async def _follow_health(self) -> None:
+        """Keep the health service's word on `ready` true. `live` needs no more than that somebody answers."""
+        known = None
+        while True:
+            why = why_not_ready(self._driver.status(), self._opened.member_id)
+            if why != known:
+                known = why
+                state = health_pb2.HealthCheckResponse
+                await self._health.set("ready", state.NOT_SERVING if why else state.SERVING)
+                _log.info("ready" if not why else f"not ready: {why}")
+            await asyncio.sleep(HEALTH_SECONDS)
+
     async def _announce(self) -> None:
-        for service in ("", *_SERVICES):
+        for service in ("", "live", *_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         status = self._driver.status()
         _log.info(
@@ -218,6 +261,8 @@ class Node:
             await server.stop(STOP_SECONDS)
 
         _log.info("stopping")
+        if self._monitoring is not None:
+            await asyncio.to_thread(self._monitoring.stop)
         with contextlib.suppress(Exception):
             await self._health.enter_graceful_shutdown()
         for step in (self._driver.stop, self._links.stop, self._peer_service.stop, stop_serving):

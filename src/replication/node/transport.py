@@ -58,6 +58,11 @@ class Transport:
         certificate, key = self._pair
         return grpc.ssl_channel_credentials(self._opened.genesis.ca_certificate, key, certificate)
 
+    @property
+    def certificate(self) -> bytes:
+        """The certificate of now, PEM."""
+        return self._pair[0]
+
     def look_now(self) -> None:
         """Look at the files at once, changed or not."""
         self._seen = ()

@@ -1,0 +1,76 @@
+"""Metrics and health of real nodes while a coordinator dies and a quorum is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from tests.cluster.conftest import MakeCluster
+
+from replication.node.config import read_config, write_config
+from replication.node.local.provision import PolicyChoice, pick_free_ports
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+
+WAIT_SECONDS = 30.0
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:  # loopback
+            return response.status, response.read().decode()
+    except URLError as error:
+        code = getattr(error, "code", 0)
+        return code, error.read().decode() if code else ""  # type: ignore[attr-defined]  # an HTTPError has it
+
+
+def value(port: int, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", get(port, "/metrics")[1], re.MULTILINE)
+    assert found is not None, name
+    return float(found[1])
+
+
+def until(condition: Callable[[], Any]) -> None:
+    give_up = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving: PolicyChoice) -> None:
+    cluster = make_cluster(policy=approving, start=False)
+    ports = dict(zip(cluster.genesis.members.ids, pick_free_ports(4), strict=True))
+    for node, port in ports.items():
+        file = cluster.home(node) / "config.toml"
+        config = read_config(file)
+        write_config(file, replace(config, monitoring=f"127.0.0.1:{port}"))
+    cluster.start()
+    with cluster.client() as client:
+        client.propose("quarantine", "agent-7", wait_for_decision=True, timeout_seconds=20)
+        cluster.settle()
+        for port in ports.values():
+            assert value(port, 'acp_decisions_total{decision="approved"}') == 1
+            assert value(port, "acp_decision_seconds_count") == 1
+            assert get(port, "/readyz")[0] == get(port, "/livez")[0] == 200
+        assert cluster.acp("health", str(cluster.home("node-3")), "--service", "ready").code == 0
+        leader = client.status(node="node-3").coordinator
+        cluster.kill(leader)
+        left = [node for node in ports if node != leader]
+        until(lambda: all(value(ports[node], "acp_view") >= 1 for node in left))
+        until(lambda: value(ports[left[0]], f'acp_member_reachable{{member="{leader}"}}') == 0)
+        cluster.kill(left[0])
+        alone = left[1]
+        until(lambda: get(ports[alone], "/readyz")[0] == 503)
+        assert "quorum" in json.loads(get(ports[alone], "/readyz")[1])["why"]
+        assert get(ports[alone], "/livez")[0] == 200
+        until(lambda: cluster.acp("health", str(cluster.home(alone)), "--service", "ready").code == 6)
+        assert cluster.acp("health", str(cluster.home(alone)), "--service", "live").code == 0
+        cluster.start_one(leader)
+        until(lambda: get(ports[alone], "/readyz")[0] == 200)

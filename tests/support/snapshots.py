@@ -1,0 +1,58 @@
+"""A snapshot of a node that is no node's, for tests of its metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.record_factory import RecordFactory
+
+from replication.ledger.history import genesis_totals
+from replication.ledger.reading import Summary
+from replication.node.contacts import PeerState
+from replication.node.counters import Counters
+from replication.node.driver import DriverStatus
+from replication.node.metrics import Snapshot
+
+__all__ = ["snapshot"]
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    """node-1 of four, which hears all others; `changes` are of its status."""
+    genesis = RecordFactory(4).genesis
+    peers = {
+        f"node-{number}": PeerState(7, 20, b"\x01" * 32, 0, 50, reachable=True, refused=number)
+        for number in (2, 3, 4)
+    }
+    values: dict[str, Any] = {
+        "epoch": 0,
+        "view": 3,
+        "coordinator": "node-4",
+        "height": 7,
+        "audit_size": 20,
+        "audit_head": b"\x01" * 32,
+        "pending": 2,
+        "peers": peers,
+        "muted": "",
+        "suspected": "",
+        "can_progress": True,
+        "counters": {**Counters().as_dict(), "fsyncs": 9},
+    }
+    summary = Summary(
+        totals=genesis_totals(genesis),
+        proposals=9,
+        open=1,
+        approved=5,
+        rejected=2,
+        no_quorum=0,
+        executed=4,
+        expired=1,
+        unconfirmed=1,
+    )
+    return Snapshot(
+        member="node-1",
+        members=genesis.members,
+        faulty=frozenset({"node-3"}),
+        status=DriverStatus(**{**values, **changes}),
+        summary=summary,
+        certificates={"authority": genesis.ca_certificate},
+    )
