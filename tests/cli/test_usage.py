@@ -15,7 +15,7 @@ from replication.cli.main import ExitCode, app, main
 VERBS = (
     *("init", "up", "down", "node", "status", "propose", "vote", "close", "execute", "proposals", "show"),
     *("history", "agreement", "blocs", "summary", "certificate", "verify", "evidence", "bench", "demo"),
-    *("watch", "executor", "gate", "health", "backup", "restore"),
+    *("watch", "executor", "gate", "doctor", "health", "backup", "restore"),
 )
 
 

@@ -33,6 +33,7 @@ from replication.cli import bench as bench_command
 from replication.cli import certificate as certificate_commands
 from replication.cli import close as close_command
 from replication.cli import demo as demo_command
+from replication.cli import doctor as doctor_command
 from replication.cli import drills as drill_commands
 from replication.cli import enrol as enrol_commands
 from replication.cli import evidence as evidence_command
@@ -100,6 +101,7 @@ app.command("up", rich_help_panel=CLUSTER)(up_commands.up)
 app.command("down", rich_help_panel=CLUSTER)(up_commands.down)
 app.command("node", rich_help_panel=CLUSTER)(node_command.node)
 app.command("status", rich_help_panel=CLUSTER)(with_connection(status_command.status))
+app.command("doctor", rich_help_panel=CLUSTER)(with_connection(doctor_command.doctor))
 app.command("propose", rich_help_panel=VOTING)(with_connection(propose_command.propose))
 app.command("vote", rich_help_panel=VOTING)(with_connection(vote_command.vote))
 app.command("close", rich_help_panel=VOTING)(with_connection(close_command.close))

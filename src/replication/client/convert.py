@@ -311,6 +311,8 @@ def cluster_status(message: cluster_service_pb2.GetStatusResponse) -> ClusterSta
         muted=message.muted,
         suspected=message.suspected,
         can_progress=message.can_progress,
+        clock_ms=message.clock_ms,
+        certificate_expires_ms=message.certificate_expires_ms,
     )
 
 

@@ -328,6 +328,8 @@ class ClusterStatus:
     muted: str = ""
     suspected: str = ""
     can_progress: bool = True
+    clock_ms: int = 0
+    certificate_expires_ms: int = 0
 
     def member(self, member_id: str) -> MemberState | None:
         """What the node says about one member, None if it does not list it."""

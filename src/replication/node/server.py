@@ -289,7 +289,14 @@ class Node:
             AuditService(opened.genesis, driver), server
         )
         cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(
-            ClusterService(opened.member_id, opened.genesis, opened.signing_key, driver, self._application),
+            ClusterService(
+                opened.member_id,
+                opened.genesis,
+                opened.signing_key,
+                driver,
+                self._application,
+                lambda: self._transport.expires_ms,
+            ),
             server,
         )
         add_peer_service(self._peer_service, server)

@@ -63,6 +63,12 @@ class Transport:
         """The certificate of now, PEM."""
         return self._pair[0]
 
+    @property
+    def expires_ms(self) -> int:
+        """When that certificate ends, in milliseconds since the Unix epoch."""
+        end = x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
+        return round(end.timestamp() * 1000)
+
     def look_now(self) -> None:
         """Look at the files at once, changed or not."""
         self._seen = ()

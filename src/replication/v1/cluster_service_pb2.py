@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$replication/v1/cluster_service.proto\x12\x0ereplication.v1\"\x12\n\x10GetStatusRequest\"\xfd\x02\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0c\n\x04view\x18\x04 \x01(\x04\x12\x13\n\x0b\x63oordinator\x18\x05 \x01(\t\x12\t\n\x01n\x18\x06 \x01(\r\x12\t\n\x01\x66\x18\x07 \x01(\r\x12\x14\n\x0ctally_quorum\x18\x08 \x01(\r\x12\x15\n\rcommit_quorum\x18\t \x01(\r\x12\x0f\n\x07node_id\x18\n \x01(\t\x12-\n\x07members\x18\x0b \x03(\x0b\x32\x1c.replication.v1.MemberStatus\x12\x18\n\x10pending_commands\x18\x0c \x01(\x04\x12.\n\x08\x63ounters\x18\r \x01(\x0b\x32\x1c.replication.v1.NodeCounters\x12\x0f\n\x07version\x18\x0e \x01(\t\x12\r\n\x05muted\x18\x0f \x01(\t\x12\x11\n\tsuspected\x18\x10 \x01(\t\x12\x14\n\x0c\x63\x61n_progress\x18\x11 \x01(\x08\"\x99\x01\n\x0cMemberStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\x0e\n\x06height\x18\x04 \x01(\x04\x12\x12\n\naudit_size\x18\x05 \x01(\x04\x12\x12\n\naudit_head\x18\x06 \x01(\t\x12\x0e\n\x06weight\x18\x07 \x01(\x04\x12\x11\n\tsilent_ms\x18\x08 \x01(\x04\"s\n\x0cNodeCounters\x12\x1b\n\x13signatures_verified\x18\x01 \x01(\x04\x12\x0e\n\x06\x66syncs\x18\x02 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\x03 \x01(\x01\x12\x0e\n\x06\x62locks\x18\x04 \x01(\x04\x12\x11\n\tdecisions\x18\x05 \x01(\x04\"\x14\n\x12ListMembersRequest\"\x97\x01\n\x13ListMembersResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_height\x18\x02 \x01(\x04\x12+\n\x07members\x18\x03 \x03(\x0b\x32\x1a.replication.v1.MemberInfo\x12/\n\texecutors\x18\x04 \x03(\x0b\x32\x1c.replication.v1.ExecutorInfo\".\n\x0c\x45xecutorInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\x8d\x01\n\nMemberInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0e\n\x06weight\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x0e\n\x06\x66\x61ulty\x18\x06 \x01(\x08\x12\x19\n\x11\x65vidence_sequence\x18\x07 \x01(\x04\"?\n\x14\x43hangeMembersRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\"&\n\x15\x43hangeMembersResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x32\x98\x02\n\x0e\x43lusterService\x12P\n\tGetStatus\x12 .replication.v1.GetStatusRequest\x1a!.replication.v1.GetStatusResponse\x12V\n\x0bListMembers\x12\".replication.v1.ListMembersRequest\x1a#.replication.v1.ListMembersResponse\x12\\\n\rChangeMembers\x12$.replication.v1.ChangeMembersRequest\x1a%.replication.v1.ChangeMembersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$replication/v1/cluster_service.proto\x12\x0ereplication.v1\"\x12\n\x10GetStatusRequest\"\xaf\x03\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0c\n\x04view\x18\x04 \x01(\x04\x12\x13\n\x0b\x63oordinator\x18\x05 \x01(\t\x12\t\n\x01n\x18\x06 \x01(\r\x12\t\n\x01\x66\x18\x07 \x01(\r\x12\x14\n\x0ctally_quorum\x18\x08 \x01(\r\x12\x15\n\rcommit_quorum\x18\t \x01(\r\x12\x0f\n\x07node_id\x18\n \x01(\t\x12-\n\x07members\x18\x0b \x03(\x0b\x32\x1c.replication.v1.MemberStatus\x12\x18\n\x10pending_commands\x18\x0c \x01(\x04\x12.\n\x08\x63ounters\x18\r \x01(\x0b\x32\x1c.replication.v1.NodeCounters\x12\x0f\n\x07version\x18\x0e \x01(\t\x12\r\n\x05muted\x18\x0f \x01(\t\x12\x11\n\tsuspected\x18\x10 \x01(\t\x12\x14\n\x0c\x63\x61n_progress\x18\x11 \x01(\x08\x12\x10\n\x08\x63lock_ms\x18\x12 \x01(\x04\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x13 \x01(\x04\"\x99\x01\n\x0cMemberStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\x0e\n\x06height\x18\x04 \x01(\x04\x12\x12\n\naudit_size\x18\x05 \x01(\x04\x12\x12\n\naudit_head\x18\x06 \x01(\t\x12\x0e\n\x06weight\x18\x07 \x01(\x04\x12\x11\n\tsilent_ms\x18\x08 \x01(\x04\"s\n\x0cNodeCounters\x12\x1b\n\x13signatures_verified\x18\x01 \x01(\x04\x12\x0e\n\x06\x66syncs\x18\x02 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\x03 \x01(\x01\x12\x0e\n\x06\x62locks\x18\x04 \x01(\x04\x12\x11\n\tdecisions\x18\x05 \x01(\x04\"\x14\n\x12ListMembersRequest\"\x97\x01\n\x13ListMembersResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_height\x18\x02 \x01(\x04\x12+\n\x07members\x18\x03 \x03(\x0b\x32\x1a.replication.v1.MemberInfo\x12/\n\texecutors\x18\x04 \x03(\x0b\x32\x1c.replication.v1.ExecutorInfo\".\n\x0c\x45xecutorInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\x8d\x01\n\nMemberInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0e\n\x06weight\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x0e\n\x06\x66\x61ulty\x18\x06 \x01(\x08\x12\x19\n\x11\x65vidence_sequence\x18\x07 \x01(\x04\"?\n\x14\x43hangeMembersRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bproposal_id\x18\x02 \x01(\t\"&\n\x15\x43hangeMembersResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x32\x98\x02\n\x0e\x43lusterService\x12P\n\tGetStatus\x12 .replication.v1.GetStatusRequest\x1a!.replication.v1.GetStatusResponse\x12V\n\x0bListMembers\x12\".replication.v1.ListMembersRequest\x1a#.replication.v1.ListMembersResponse\x12\\\n\rChangeMembers\x12$.replication.v1.ChangeMembersRequest\x1a%.replication.v1.ChangeMembersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=56
   _globals['_GETSTATUSREQUEST']._serialized_end=74
   _globals['_GETSTATUSRESPONSE']._serialized_start=77
-  _globals['_GETSTATUSRESPONSE']._serialized_end=458
-  _globals['_MEMBERSTATUS']._serialized_start=461
-  _globals['_MEMBERSTATUS']._serialized_end=614
-  _globals['_NODECOUNTERS']._serialized_start=616
-  _globals['_NODECOUNTERS']._serialized_end=731
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=733
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=753
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=756
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=907
-  _globals['_EXECUTORINFO']._serialized_start=909
-  _globals['_EXECUTORINFO']._serialized_end=955
-  _globals['_MEMBERINFO']._serialized_start=958
-  _globals['_MEMBERINFO']._serialized_end=1099
-  _globals['_CHANGEMEMBERSREQUEST']._serialized_start=1101
-  _globals['_CHANGEMEMBERSREQUEST']._serialized_end=1164
-  _globals['_CHANGEMEMBERSRESPONSE']._serialized_start=1166
-  _globals['_CHANGEMEMBERSRESPONSE']._serialized_end=1204
-  _globals['_CLUSTERSERVICE']._serialized_start=1207
-  _globals['_CLUSTERSERVICE']._serialized_end=1487
+  _globals['_GETSTATUSRESPONSE']._serialized_end=508
+  _globals['_MEMBERSTATUS']._serialized_start=511
+  _globals['_MEMBERSTATUS']._serialized_end=664
+  _globals['_NODECOUNTERS']._serialized_start=666
+  _globals['_NODECOUNTERS']._serialized_end=781
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=783
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=803
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=806
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=957
+  _globals['_EXECUTORINFO']._serialized_start=959
+  _globals['_EXECUTORINFO']._serialized_end=1005
+  _globals['_MEMBERINFO']._serialized_start=1008
+  _globals['_MEMBERINFO']._serialized_end=1149
+  _globals['_CHANGEMEMBERSREQUEST']._serialized_start=1151
+  _globals['_CHANGEMEMBERSREQUEST']._serialized_end=1214
+  _globals['_CHANGEMEMBERSRESPONSE']._serialized_start=1216
+  _globals['_CHANGEMEMBERSRESPONSE']._serialized_end=1254
+  _globals['_CLUSTERSERVICE']._serialized_start=1257
+  _globals['_CLUSTERSERVICE']._serialized_end=1537
 # @@protoc_insertion_point(module_scope)

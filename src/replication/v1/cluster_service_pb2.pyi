@@ -54,6 +54,8 @@ class GetStatusResponse(_message.Message):
     MUTED_FIELD_NUMBER: _builtins.int
     SUSPECTED_FIELD_NUMBER: _builtins.int
     CAN_PROGRESS_FIELD_NUMBER: _builtins.int
+    CLOCK_MS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.bytes
     name: _builtins.str
     """Name given in the genesis file."""
@@ -80,6 +82,10 @@ class GetStatusResponse(_message.Message):
     """Why this node suspects the coordinator; empty when it does not."""
     can_progress: _builtins.bool
     """Whether this node hears from a commit quorum of members, itself included."""
+    clock_ms: _builtins.int
+    """The node's clock when it answered."""
+    certificate_expires_ms: _builtins.int
+    """When its transport certificate ends."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStatus]: ...
     @_builtins.property
@@ -106,10 +112,12 @@ class GetStatusResponse(_message.Message):
         muted: _builtins.str = ...,
         suspected: _builtins.str = ...,
         can_progress: _builtins.bool = ...,
+        clock_ms: _builtins.int = ...,
+        certificate_expires_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_progress", b"can_progress", "cluster_id", b"cluster_id", "commit_quorum", b"commit_quorum", "coordinator", b"coordinator", "counters", b"counters", "epoch", b"epoch", "f", b"f", "members", b"members", "muted", b"muted", "n", b"n", "name", b"name", "node_id", b"node_id", "pending_commands", b"pending_commands", "suspected", b"suspected", "tally_quorum", b"tally_quorum", "version", b"version", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_progress", b"can_progress", "certificate_expires_ms", b"certificate_expires_ms", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "commit_quorum", b"commit_quorum", "coordinator", b"coordinator", "counters", b"counters", "epoch", b"epoch", "f", b"f", "members", b"members", "muted", b"muted", "n", b"n", "name", b"name", "node_id", b"node_id", "pending_commands", b"pending_commands", "suspected", b"suspected", "tally_quorum", b"tally_quorum", "version", b"version", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -86,7 +86,10 @@ def test_frozen() -> None:
         ('id = ".."\nlisten = "a:1"\n', "id = '..' is not legal"),
         (f'id = "{"x" * 65}"\nlisten = "a:1"\n', "is not legal: a member id is 1 to 64 characters"),
         ("listn = 1\n" + HEAD, "unknown key 'listn'; did you mean \"listen\"?"),
-        ("zzz = 1\n" + HEAD, "unknown key 'zzz'; known keys: id, listen, policy, timing, log, monitoring, peers, joins"),
+        (
+            "zzz = 1\n" + HEAD,
+            "unknown key 'zzz'; known keys: id, listen, policy, timing, log, monitoring, peers, joins",
+        ),
         (HEAD + "policy = 'cel'\n", "policy = 'cel' is not legal: it must be a table, [policy]"),
         (HEAD + "[[timing]]\n", "it must be a table, [timing]"),
         (HEAD + "peers = 1\n", "it must be a table, [peers]"),

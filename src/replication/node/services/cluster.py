@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -34,9 +35,16 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
     """What a node knows of all members, its own numbers exactly and the others' as they told them last."""
 
     def __init__(
-        self, member: str, genesis: Genesis, key: SigningKey, driver: Driver, application: VotingApplication
+        self,
+        member: str,
+        genesis: Genesis,
+        key: SigningKey,
+        driver: Driver,
+        application: VotingApplication,
+        certificate_expires_ms: Callable[[], int],
     ) -> None:
         self._member = member
+        self._certificate_expires_ms = certificate_expires_ms
         self._genesis = genesis
         self._driver = driver
         self._application = application
@@ -68,6 +76,8 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
             muted=status.muted,
             suspected=status.suspected,
             can_progress=status.can_progress,
+            clock_ms=time.time_ns() // 1_000_000,
+            certificate_expires_ms=self._certificate_expires_ms(),
         )
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:

@@ -1,0 +1,43 @@
+"""`acp doctor` on a real cluster: well, without its coordinator, without a quorum, and with careless "
+"files."""
+
+from __future__ import annotations
+
+import pytest
+from tests.cluster.conftest import MakeCluster
+
+from replication.cli.main import ExitCode
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+
+
+def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.settle()
+    well = cluster.acp("doctor")
+    assert (well.code, well.out) == (ExitCode.OK, ""), well.out + well.err
+    assert "4 nodes answered" in well.err
+
+    with cluster.client() as client:
+        leader = client.status().coordinator
+    cluster.kill(leader)
+    hurt = cluster.acp("doctor", "--json")
+    assert hurt.code == ExitCode.CONFLICT
+    about = {(item["severity"], item["subject"]) for item in hurt.json}
+    assert ("warning", leader) in about
+    assert any("nothing listens at" in item["what"] for item in hurt.json)
+
+    other = next(node for node in cluster.genesis.members.ids if node != leader)
+    cluster.kill(other)
+    lost = cluster.acp("doctor", "--json", "--timeout", "8")
+    assert lost.code == ExitCode.CONFLICT
+    cluster.start_one(leader)
+    cluster.start_one(other)
+    cluster.settle()
+
+    key = cluster.home(leader) / "tls" / "node.key"
+    key.chmod(0o644)
+    careless = cluster.acp("doctor", "--json")
+    assert [(item["severity"], item["subject"]) for item in careless.json] == [("critical", str(key))]
+    key.chmod(0o600)
+    assert cluster.acp("doctor").code == ExitCode.OK
