@@ -23,6 +23,7 @@ from replication.identity.names import ID_MAX_LENGTH, is_member_id
 from replication.node.toml_text import TomlError, parse_toml
 
 __all__ = [
+    "LOG_FORMATS",
     "LOG_LEVELS",
     "POLICY_KINDS",
     "TIMING_RANGES",
@@ -43,6 +44,9 @@ MAX_CONFIG_BYTES: Final = 256 * 1024
 """A hundred peers take under 10 KiB; a larger file is the wrong file."""
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+LOG_FORMATS: Final = ("text", "json")
+"""key=value lines for people and grep, or an object a line for collectors of logs."""
 
 POLICY_KINDS: Final = {"manual": None, "cel": "file", "python": "entry"}
 """Each kind of policy, and the one key that says what it runs."""
@@ -110,6 +114,7 @@ class NodeConfig:
     peers: Mapping[str, str] = field(default_factory=_no_peers)
     joins: bool = False
     monitoring: str | None = None
+    log_format: str = "text"
 
 
 def read_config(path: str | os.PathLike[str]) -> NodeConfig:
@@ -148,7 +153,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         origin, "", data, ("id", "listen", "policy", "timing", "log", "monitoring", "peers", "joins")
     )
     member_id = _member_id(top, "id", top.text("id"))
-    log = top.table("log", ("level",))
+    log = top.table("log", ("level", "format"))
     monitoring = top.table("monitoring", ("listen",))
     return NodeConfig(
         id=member_id,
@@ -156,6 +161,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         policy=_policy(top.table("policy", ("kind", "file", "entry"))),
         timing=_timing(top.table("timing", tuple(TIMING_RANGES))),
         log_level=log.choice("level", LOG_LEVELS, "info"),
+        log_format=log.choice("format", LOG_FORMATS, "text"),
         monitoring=_address(monitoring, "listen", monitoring.text("listen")) if monitoring.data else None,
         peers=_peers(top, member_id),
         joins=top.boolean("joins", default=False),
@@ -201,6 +207,8 @@ def format_config(config: NodeConfig) -> str:
     lines += ["", "[timing] # milliseconds"]
     lines += [f"{each.name} = {getattr(config.timing, each.name)}" for each in fields(Timing)]
     lines += ["", f"[log] # {', '.join(LOG_LEVELS)}", f"level = {toml_string(config.log_level)}"]
+    if config.log_format != "text":
+        lines.append(f"format = {toml_string(config.log_format)} # {', '.join(LOG_FORMATS)}")
     if config.monitoring is not None:
         lines += ["", "[monitoring] # metrics and health in plain HTTP: not for strangers"]
         lines += [f"listen = {toml_string(config.monitoring)}"]

@@ -1,4 +1,4 @@
-"""The log of a node: one line an event, in key=value form, on stderr.
+"""The log of a node: one line an event, in key=value form or as a JSON object, on stderr.
 
 A message may hold text of strangers (a target, a peer's words). Every value is quoted as JSON where it holds
 anything but plain characters, so that nobody can forge a line or drive a terminal.
@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Final, TextIO
 
-__all__ = ["LineFormatter", "configure_logging"]
+__all__ = ["JsonFormatter", "LineFormatter", "configure_logging", "log_level", "set_log_level"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@-]+", re.ASCII)
 _PACKAGE: Final = "replication."
@@ -28,6 +28,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record in one line."""
+        return " ".join(f"{key}={_quoted(value)}" for key, value in self._parts(record).items())
+
+    def _parts(self, record: logging.LogRecord) -> dict[str, str]:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         parts = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
@@ -38,17 +41,37 @@ class LineFormatter(logging.Formatter):
         }
         if record.exc_info:
             parts["error"] = self.formatException(record.exc_info)
-        return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+        return parts
 
 
-def configure_logging(level: str, node: str, stream: TextIO | None = None) -> None:
-    """Send the log of this process to `stream` (default: stderr). `level` is one of `config.LOG_LEVELS`."""
+class JsonFormatter(LineFormatter):
+    """The same keys as an object of strings, in ASCII and on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        return json.dumps(self._parts(record))
+
+
+def configure_logging(level: str, node: str, stream: TextIO | None = None, form: str = "text") -> None:
+    """Send the log of this process to `stream` (default: stderr). `level` is one of `config.LOG_LEVELS`,
+    `form` one of `config.LOG_FORMATS`."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter(node))
+    handler.setFormatter(JsonFormatter(node) if form == "json" else LineFormatter(node))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
+    set_log_level(level)
+
+
+def log_level() -> str:
+    """The level at which this process logs."""
+    return logging.getLevelName(logging.getLogger().level).lower()
+
+
+def set_log_level(level: str) -> None:
+    """Log at `level`, one of `config.LOG_LEVELS`, from now on; a restart reads the configuration again."""
+    root = logging.getLogger()
     root.setLevel(level.upper())
     # Says at info and below what is of use to the developers of these libraries only.
     for noisy in ("asyncio", "grpc"):

@@ -1,8 +1,8 @@
 """Metrics and health over plain HTTP, on an address of their own.
 
-    GET /metrics    Prometheus text GET /livez      200 while the node's loop runs and has not failed; a lost
-    quorum is no reason to restart a node GET /readyz     200 while the node signs and is in contact with a
-    commit quorum
+- GET /metrics: Prometheus text.
+- GET /livez: 200 while the node's loop runs and has not failed. A lost quorum is no reason to restart a node.
+- GET /readyz: 200 while the node signs and is in contact with a commit quorum.
 
 The two probes say why not, as JSON. There is no authentication: listen on loopback or a network of
 operators. Threads of the standard library's server take the requests and have the node's loop answer, so

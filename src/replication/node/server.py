@@ -114,7 +114,8 @@ def run(home: Path) -> int:
         InvariantError: something that must always hold did not; the node has stopped before it did harm.
     """
     with open_home(home) as opened:
-        configure_logging(opened.config.log_level, opened.member_id)
+        config = opened.config
+        configure_logging(config.log_level, opened.member_id, form=config.log_format)
         require_free_port(opened.config.listen)
         policy = load_policy(opened.config.policy, opened.home.path)
         with open_storage(opened) as storage:

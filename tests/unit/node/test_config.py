@@ -120,6 +120,7 @@ def test_frozen() -> None:
             "log.level = 'verbose' is not legal: it must be one of debug, info",
         ),
         (HEAD + "[log]\nlevel = 'INFO'\n", "log.level"),
+        (HEAD + "[log]\nformat = 'xml'\n", "it must be one of text, json"),
         (HEAD + "[log]\nlevle = 'info'\n", "unknown key 'log.levle'; did you mean \"level\"?"),
         (HEAD + "[peers]\n'node 2' = 'a:1'\n", "peers.node 2 = 'node 2' is not legal: a member id"),
         (HEAD + "[peers]\nnode-2 = 7002\n", 'peers.node-2 = 7002 is not legal: it must be "host:port"'),
@@ -268,7 +269,7 @@ def test_every_text_can_be_a_toml_string(text: str) -> None:
 def test_write_config(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     first = NodeConfig("node-1", "127.0.0.1:7001", PolicySettings("cel", file='a "b"\\c\n\x7fé🙄.toml'))
-    second = NodeConfig("node-1", "127.0.0.1:7002", peers={"node-2": "[::1]:7"})
+    second = NodeConfig("node-1", "127.0.0.1:7002", peers={"node-2": "[::1]:7"}, log_format="json")
     for config in (first, second):
         write_config(path, config)
         assert read_config(path) == config
