@@ -56,6 +56,7 @@ def fake(shared: FakeCluster) -> FakeCluster:
 def acp(fake: FakeCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `acp` in this process, in the environment of a person who works with the fake cluster."""
     monkeypatch.setenv("ACP_DIR", str(fake.directory))
+    monkeypatch.setenv("ACP_CONFIG", str(fake.directory / "contexts.json"))
 
     def run(*arguments: str) -> Answer:
         capsys.readouterr()

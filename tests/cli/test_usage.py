@@ -4,6 +4,7 @@ errors.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from replication.cli.main import ExitCode, app, main
 
+README = Path(__file__).parents[2] / "README.md"
 VERBS = (
     *("init", "up", "down", "node", "status", "propose", "vote", "close", "execute", "proposals", "show"),
     *("history", "agreement", "blocs", "summary", "certificate", "verify", "evidence", "bench", "demo"),
@@ -20,8 +22,9 @@ VERBS = (
 
 
 @pytest.fixture(autouse=True)
-def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.delenv("ACP_DIR", raising=False)
+    monkeypatch.setenv("ACP_CONFIG", str(tmp_path_factory.mktemp("config") / "contexts.json"))
 
 
 def test_every_verb_is_there() -> None:
@@ -33,7 +36,8 @@ def test_every_verb_is_there() -> None:
     "arguments",
     [[verb] for verb in VERBS]
     + [["audit", verb] for verb in ("log", "export", "verify")]
-    + [["enrol", verb] for verb in ("invite", "key", "genesis", "sign", "home", "renew")],
+    + [["enrol", verb] for verb in ("invite", "key", "genesis", "sign", "home", "renew")]
+    + [["context", verb] for verb in ("add", "use", "list", "remove", "show")],
 )
 def test_every_verb_has_help_and_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--help"]) == 0
@@ -105,6 +109,21 @@ def test_what_an_operator_has_to_put_right_is_exit_code_8(
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("acp ")
+
+
+def test_the_readme_lists_every_exit_code() -> None:
+    table = (
+        README.read_text(encoding="utf-8").split("| exit code | meaning |\n|---|---|\n")[1].split("\n\n")[0]
+    )
+    listed = re.findall(r"^\| (\d+) \| \S.* \|$", table, re.MULTILINE)
+    assert [int(code) for code in listed] == sorted(ExitCode)
+
+
+def test_the_readme_names_every_verb() -> None:
+    text = README.read_text(encoding="utf-8")
+    verbs = {str(command.name) for command in app.registered_commands}
+    groups = {str(group.name) for group in app.registered_groups}
+    assert {verb for verb in verbs | groups if not re.search(rf"\bacp {verb}\b", text)} == set()
 
 
 def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from replication.cli import backup as backup_commands
 from replication.cli import bench as bench_command
 from replication.cli import certificate as certificate_commands
 from replication.cli import close as close_command
+from replication.cli import contexts as context_commands
 from replication.cli import demo as demo_command
 from replication.cli import doctor as doctor_command
 from replication.cli import drills as drill_commands
@@ -92,6 +93,7 @@ faults_app = typer.Typer(
 )
 members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
 enrol_app = typer.Typer(help="Hosts that make their own keys; renewed certificates.", no_args_is_help=True)
+context_app = typer.Typer(help="Names for several clusters.", no_args_is_help=True)
 
 CLUSTER, VOTING, ACTING, RECORD = "A cluster", "Voting", "Acting on decisions", "The record"
 TOOLS = "Trying it out"
@@ -140,6 +142,12 @@ enrol_app.command("genesis")(enrol_commands.genesis)
 enrol_app.command("sign")(enrol_commands.sign)
 enrol_app.command("home")(enrol_commands.home)
 enrol_app.command("renew")(enrol_commands.renew)
+app.add_typer(context_app, name="context", rich_help_panel=CLUSTER)
+context_app.command("add")(context_commands.add)
+context_app.command("use")(context_commands.use)
+context_app.command("list")(context_commands.listing)
+context_app.command("remove")(context_commands.remove)
+context_app.command("show")(context_commands.show)
 app.command("health", rich_help_panel=CLUSTER)(health_command.health)
 app.command("backup", rich_help_panel=CLUSTER)(backup_commands.backup)
 app.command("restore", rich_help_panel=CLUSTER)(backup_commands.restore)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -70,7 +71,39 @@ class Connection:
         typer.Option(help="Ask this member and no other.", show_default=False, rich_help_panel=PANEL),
     ] = None
     timeout: Annotated[float, typer.Option(help="Seconds for the whole call.", rich_help_panel=PANEL)] = 10.0
+    context: Annotated[
+        str | None,
+        typer.Option(help="A cluster of acp context list.", show_default=False, rich_help_panel=PANEL),
+    ] = None
     json: JsonOption = False
+
+    def in_context(self) -> Connection:
+        """With what the named context says, or the one in use when no cluster is named. A folder or endpoints
+        of the command line win; a named context wins over ``ACP_DIR``. Raises `OperatorError`, `UsageError`.
+        """
+        from replication.client.contexts import contexts_path, load_contexts
+
+        folder = os.environ.get("ACP_DIR")
+        inherited = self.context is not None and folder and self.directory == Path(folder)
+        directory = None if inherited else self.directory
+        if directory is not None or (self.endpoint and self.context is None):
+            return self
+        contexts = load_contexts(contexts_path())
+        name = contexts.current if self.context is None else self.context
+        if not name:
+            if self.context is not None:
+                contexts.get(name)
+            return self
+        found = contexts.get(name)
+        own = self.cert is not None or self.key is not None
+        return replace(
+            self,
+            directory=Path(found.directory) if found.directory else None,
+            endpoint=self.endpoint or list(found.endpoints) or None,
+            cert=self.cert if own or not found.cert else Path(found.cert),
+            key=self.key if own or not found.key else Path(found.key),
+            ca=self.ca or (Path(found.ca) if found.ca else None),
+        )
 
     def handle(self) -> ClusterHandle:
         """The connection that these options describe. Raises what `replication.client.resolve` raises."""
@@ -101,7 +134,7 @@ def with_connection(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        options = Connection(**{name: arguments.pop(name) for name in names})
+        options = Connection(**{name: arguments.pop(name) for name in names}).in_context()
         command(options, **arguments)
 
     parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in (*own, *shared)]
