@@ -339,6 +339,10 @@ class Service(
         self.find(request.proposal_id, context)
         return cluster.ChangeMembersResponse(epoch=1)
 
+    def SetLogLevel(self, request: cluster.SetLogLevelRequest, context: Any) -> cluster.SetLogLevelResponse:
+        self.enter("SetLogLevel", context)
+        return cluster.SetLogLevelResponse(previous="info")
+
 
 def decide(proposal: model_pb2.Proposal, decision: model_pb2.Decision.ValueType, cause: str) -> None:
     """Mark a proposal as decided."""

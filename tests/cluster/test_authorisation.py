@@ -52,6 +52,7 @@ CALLS = {
     "replication.v1.ClusterService/GetStatus": EVERYBODY,
     "replication.v1.ClusterService/ListMembers": EVERYBODY,
     "replication.v1.ClusterService/ChangeMembers": {"admin"},
+    "replication.v1.ClusterService/SetLogLevel": {"admin"},
     "replication.v1.PeerService/Exchange": {"node"},
     "replication.v1.PeerService/FetchBlocks": {"node"},
     "grpc.health.v1.Health/Check": EVERYBODY,

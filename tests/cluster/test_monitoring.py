@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 from tests.cluster.conftest import MakeCluster
 
+from replication.client.errors import InvalidRequestError
 from replication.node.config import read_config, write_config
 from replication.node.local.provision import PolicyChoice, pick_free_ports
 
@@ -60,6 +61,12 @@ def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving:
             assert value(port, "acp_decision_seconds_count") == 1
             assert get(port, "/readyz")[0] == get(port, "/livez")[0] == 200
         assert cluster.acp("health", str(cluster.home("node-3")), "--service", "ready").code == 0
+        assert client.set_log_level("debug", node="node-2") == "info"
+        answer = cluster.acp("log-level", "info", "--node", "node-2", "--json")
+        assert json.loads(answer.out) == {"node": "node-2", "level": "info", "previous": "debug"}
+        assert cluster.acp("log-level", "info").code == 2
+        with pytest.raises(InvalidRequestError, match="must be one of"):
+            client.set_log_level("loud", node="node-2")
         leader = client.status(node="node-3").coordinator
         cluster.kill(leader)
         left = [node for node in ports if node != leader]

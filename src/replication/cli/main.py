@@ -45,6 +45,7 @@ from replication.cli import fuzz as fuzz_command
 from replication.cli import health as health_command
 from replication.cli import history as history_command
 from replication.cli import init as init_command
+from replication.cli import log_level as log_level_command
 from replication.cli import members as members_commands
 from replication.cli import node as node_command
 from replication.cli import proposals as proposals_commands
@@ -149,6 +150,7 @@ context_app.command("list")(context_commands.listing)
 context_app.command("remove")(context_commands.remove)
 context_app.command("show")(context_commands.show)
 app.command("health", rich_help_panel=CLUSTER)(health_command.health)
+app.command("log-level", rich_help_panel=CLUSTER)(with_connection(log_level_command.log_level))
 app.command("backup", rich_help_panel=CLUSTER)(backup_commands.backup)
 app.command("restore", rich_help_panel=CLUSTER)(backup_commands.restore)
 app.command("bench", rich_help_panel=TOOLS)(bench_command.bench)

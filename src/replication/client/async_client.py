@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from replication.client import arguments, convert
+from replication.client.administration import AdministrationCalls
 from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import (
     DeadlineExceededError,
@@ -67,7 +68,7 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-class AsyncClient:
+class AsyncClient(AdministrationCalls):
     """A connection to one cluster for code on one event loop.
 
     `rounds` limits how often all nodes are tried when none answers; None means until the time limit of the

@@ -307,6 +307,10 @@ class Client:
         """See `AsyncClient.status`."""
         return self._run(self._client.status(timeout_seconds=timeout_seconds, node=node))
 
+    def set_log_level(self, level: str, *, node: str, timeout_seconds: float = 10.0) -> str:
+        """See `AsyncClient.set_log_level`."""
+        return self._run(self._client.set_log_level(level, node=node, timeout_seconds=timeout_seconds))
+
     def survey(self, *, timeout_seconds: float = 2.0) -> dict[str, ClusterStatus]:
         """See `AsyncClient.survey`."""
         return self._run(self._client.survey(timeout_seconds=timeout_seconds))

@@ -94,7 +94,7 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         **_rows("replication.v1.VotingService", _READERS, "GetAgreement GetBlocs GetSummary GetCertificate"),
         **_rows("replication.v1.AuditService", _READERS, "ListEntries GetHead VerifyChain ExportChain"),
         **_rows("replication.v1.ClusterService", _READERS, "GetStatus ListMembers"),
-        **_rows("replication.v1.ClusterService", _ADMINS, "ChangeMembers"),
+        **_rows("replication.v1.ClusterService", _ADMINS, "ChangeMembers SetLogLevel"),
         **_rows("replication.v1.PeerService", _NODES, "Exchange FetchBlocks"),
         **_rows("grpc.health.v1.Health", _READERS, "Check Watch"),
         **_rows("grpc.reflection.v1alpha.ServerReflection", _READERS, "ServerReflectionInfo"),

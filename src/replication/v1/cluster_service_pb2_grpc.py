@@ -49,6 +49,11 @@ class ClusterServiceStub(object):
                 request_serializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersRequest.SerializeToString,
                 response_deserializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersResponse.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/replication.v1.ClusterService/SetLogLevel',
+                request_serializer=replication_dot_v1_dot_cluster__service__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=replication_dot_v1_dot_cluster__service__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -76,6 +81,13 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogLevel(self, request, context):
+        """Sets what the node that is asked logs, until it restarts. Role: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ChangeMembers,
                     request_deserializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersRequest.FromString,
                     response_serializer=replication_dot_v1_dot_cluster__service__pb2.ChangeMembersResponse.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=replication_dot_v1_dot_cluster__service__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=replication_dot_v1_dot_cluster__service__pb2.SetLogLevelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class ClusterService(object):
             '/replication.v1.ClusterService/ChangeMembers',
             replication_dot_v1_dot_cluster__service__pb2.ChangeMembersRequest.SerializeToString,
             replication_dot_v1_dot_cluster__service__pb2.ChangeMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/replication.v1.ClusterService/SetLogLevel',
+            replication_dot_v1_dot_cluster__service__pb2.SetLogLevelRequest.SerializeToString,
+            replication_dot_v1_dot_cluster__service__pb2.SetLogLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class ClusterServiceStub:
     """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
     caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
     """
+    SetLogLevel: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.SetLogLevelRequest, _cluster_service_pb2.SetLogLevelResponse]
+    """Sets what the node that is asked logs, until it restarts. Role: admin."""
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -51,6 +53,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
     caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
     """
+    SetLogLevel: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.SetLogLevelRequest, _cluster_service_pb2.SetLogLevelResponse]  # type: ignore[assignment]
+    """Sets what the node that is asked logs, until it restarts. Role: admin."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -78,5 +82,13 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Carries out the change of members that an approved proposal (action "membership") holds as its evidence. The
         caller decides nothing: the record refuses what was not approved by 2f+1 voters. Role: admin.
         """
+
+    @_abc_1.abstractmethod
+    def SetLogLevel(
+        self,
+        request: _cluster_service_pb2.SetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_service_pb2.SetLogLevelResponse, _abc.Awaitable[_cluster_service_pb2.SetLogLevelResponse]]:
+        """Sets what the node that is asked logs, until it restarts. Role: admin."""
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

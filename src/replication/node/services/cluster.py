@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,11 @@ from replication.identity.genesis import Genesis
 from replication.identity.keys import SigningKey
 from replication.identity.members import Member
 from replication.ledger.application import VotingApplication
+from replication.node.access import caller_of
+from replication.node.config import LOG_LEVELS
 from replication.node.driver import Driver, DriverStatus
+from replication.node.failures import bad_field
+from replication.node.logs import log_level, set_log_level
 from replication.node.services import requests
 from replication.node.services.writing import Writing
 from replication.ordering.quorum import commit_quorum
@@ -26,6 +31,8 @@ from replication.v1 import cluster_service_pb2_grpc
 __all__ = ["ClusterService"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = logging.getLogger(__name__)
 
 NEVER_MS = 2**53 - 1
 """Silence of a member that was never heard from; every JSON reader keeps it exactly."""
@@ -112,6 +119,16 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
         proposal_id = requests.proposal_id(request.proposal_id)
         await self._writing.change_members(request_id, proposal_id)
         return pb.ChangeMembersResponse(epoch=self._application.members.epoch)
+
+    async def SetLogLevel(self, request: pb.SetLogLevelRequest, context: Context) -> pb.SetLogLevelResponse:
+        """Log at another level until the node restarts. Who asked is logged, at whatever level."""
+        if request.level not in LOG_LEVELS:
+            raise bad_field("level", f"must be one of {', '.join(LOG_LEVELS)}")
+        previous = log_level()
+        set_log_level(request.level)
+        who = caller_of(context).identity.name
+        _log.error("the log level is now %s, before %s; %s asked for it", request.level, previous, who)
+        return pb.SetLogLevelResponse(node_id=self._member, previous=previous)
 
     def _state_of(self, member: Member, status: DriverStatus) -> pb.MemberStatus:
         if member.id == self._member:
