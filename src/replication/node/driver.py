@@ -304,6 +304,7 @@ class Driver:
             suspected=replica.suspected,
             can_progress=self.can_progress,
             counters={**self._counters.as_dict(), "fsyncs": self._recorder.fsyncs},
+            inbox=len(self._feeder.inbox),
         )
 
     # The task.

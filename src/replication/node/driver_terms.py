@@ -79,7 +79,7 @@ class DriverSettings:
 class DriverStatus:
     """A snapshot. `muted` says why this member signs nothing, `suspected` why it suspects the coordinator;
     both are empty when all is well. `counters` are totals since the start of the process (see
-    `counters.Counters`), and `fsyncs`."""
+    `counters.Counters`), and `fsyncs`. `inbox` is how many messages of peers wait."""
 
     epoch: int
     view: int
@@ -93,3 +93,4 @@ class DriverStatus:
     suspected: str
     can_progress: bool
     counters: Mapping[str, int]
+    inbox: int = 0

@@ -75,6 +75,7 @@ def _ordering(status: DriverStatus, member: str) -> Iterator[Metric]:
         ("acp_height", "Blocks that are committed and durable here.", status.height),
         ("acp_audit_entries", "Length of the audit chain here.", status.audit_size),
         ("acp_pending_commands", "Commands known here that are not committed.", status.pending),
+        ("acp_inbox_messages", "Messages of members that wait to be taken in.", status.inbox),
     ):
         yield GaugeMetricFamily(name, text, value=float(value))
 

@@ -2,7 +2,7 @@
 
 - GET /metrics: Prometheus text.
 - GET /livez: 200 while the node's loop runs and has not failed. A lost quorum is no reason to restart a node.
-- GET /readyz: 200 while the node signs and is in contact with a commit quorum.
+- GET /readyz: 200 while the node signs and is in contact with a commit quorum, and is not catching up.
 
 The two probes say why not, as JSON. There is no authentication: listen on loopback or a network of
 operators. Threads of the standard library's server take the requests and have the node's loop answer, so
@@ -38,6 +38,9 @@ REQUEST_SECONDS: Final = 10.0
 MAX_REQUESTS: Final = 16
 """Requests at once; a monitoring system needs one or two."""
 
+MAX_BLOCKS_MISSING: Final = 50
+"""More than a busy node has under way between two heartbeats."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +56,17 @@ def why_not_ready(status: DriverStatus, member: str) -> str:
         return f"{member} signs nothing: {status.muted}"
     if not status.can_progress:
         return f"{member} is not in contact with a commit quorum of members"
+    if (missing := _blocks_missing(status)) > MAX_BLOCKS_MISSING:
+        return f"{member} is catching up: at least {missing} blocks are missing"
     return ""
+
+
+def _blocks_missing(status: DriverStatus) -> int:
+    """How far this node is behind what f + 1 others say they have: one of them is honest, so that liars
+    cannot take healthy nodes out of service."""
+    heights = sorted((peer.height for peer in status.peers.values() if peer.reachable), reverse=True)
+    faulty = len(status.peers) // 3
+    return heights[faulty] - status.height if len(heights) > faulty else 0
 
 
 class Monitoring:

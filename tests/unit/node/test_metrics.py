@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 from tests.support.snapshots import snapshot
 
+from replication.node.contacts import PeerState
 from replication.node.local.provision import pick_free_ports
 from replication.node.metrics import Snapshot, node_metrics
 from replication.node.monitoring import Monitoring, MonitoringError, why_not_ready
@@ -135,3 +136,18 @@ def test_an_address_in_use(listener: Listener) -> None:
             )
 
     asyncio.run(another())
+
+
+@pytest.mark.parametrize(
+    ("claims", "is_ready"),
+    [((7, 7, 7), True), ((9_000, 7, 7), True), ((57, 57, 7), True), ((58, 58, 7), False)],
+)
+def test_a_node_that_catches_up_is_not_ready_and_one_liar_cannot_say_so(
+    claims: tuple[int, ...], is_ready: bool
+) -> None:
+    peers = {
+        f"node-{number}": PeerState(height, 20, bytes(32), 0, 50, reachable=True, refused=0)
+        for number, height in enumerate(claims, 2)
+    }
+    why = why_not_ready(snapshot(peers=peers).status, "node-1")
+    assert ("catching up" not in why, not why) == (is_ready, is_ready)
