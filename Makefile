@@ -108,7 +108,7 @@ floors: ## unit tests with the oldest releases that pyproject.toml allows, in a 
 	@$(LOCKED_PINS) | grep -v -E "^($$(sed 's/==.*//' $(FLOORS_VENV)/floors.txt | paste -s -d '|'))==" \
 		> $(FLOORS_VENV)/locked.txt
 	@$(FLOORS_VENV)/bin/python -m pip install $(PIP_FLAGS) -r $(FLOORS_VENV)/floors.txt \
-		-c $(FLOORS_VENV)/locked.txt hypothesis pytest pytest-timeout pytest-xdist setuptools
+		-c $(FLOORS_VENV)/locked.txt hypothesis pytest pytest-timeout pytest-xdist pyyaml setuptools
 	@$(FLOORS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	$(FLOORS_VENV)/bin/$(UNIT_TESTS)
 

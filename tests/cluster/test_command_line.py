@@ -73,9 +73,11 @@ def test_from_a_proposal_to_its_execution(running: Path, tmp_path: Path) -> None
     assert ok(running, "certificate", proposal_id, "-o", str(file))["verified"] is True
     proof = run_acp("verify", str(file), "--genesis", str(genesis), "--json")
     assert (proof.code, proof.json["authorises"], proof.json["proposal_id"]) == (0, True, proposal_id)
-    executed = ok(running, "execute", proposal_id, "--detail", "isolated", "--role", "executor")
+    denied = run_acp("execute", proposal_id, "--role", "executor", directory=running)
+    assert "[ROLE_NOT_ALLOWED]" in denied.err  # its certificate alone reports nothing: its own key does
+    executed = ok(running, "execute", proposal_id, "--detail", "isolated", "--role", "operator")
     assert executed["status"] == "executed"
-    again = run_acp("execute", proposal_id, "--role", "executor", directory=running)
+    again = run_acp("execute", proposal_id, "--role", "operator", directory=running)
     assert (again.code, "[ALREADY_EXECUTED]" in again.err) == (ExitCode.CONFLICT, True)
 
 

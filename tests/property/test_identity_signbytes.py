@@ -30,17 +30,18 @@ def statements(draw: st.DrawFn) -> tuple[str, bytes, int, dict[str, Any]]:
         fields["has_lock"] = draw(st.integers(0, 1))
         if not fields["has_lock"]:
             fields |= {"lock_view": 0, "lock_hash": bytes(32)}
-    if kind == "possession":
+    if kind in second.WITHOUT_CLUSTER:
         return kind, bytes(32), 0, fields
     return kind, draw(KINDS["hash"]), draw(KINDS["u64"]), fields
 
 
 def encode(kind: str, cluster_id: bytes, epoch: int, fields: dict[str, Any]) -> bytes:
-    if kind == "possession":
-        return signbytes.possession_bytes(**fields)
+    if kind in second.WITHOUT_CLUSTER:
+        encoded: bytes = getattr(signbytes, f"{kind}_bytes")(**fields)
+        return encoded
     if kind in set(signbytes.Phase):
         return signbytes.statement_bytes(kind, cluster_id, epoch, **fields)
-    encoded: bytes = getattr(signbytes, f"{kind}_bytes")(cluster_id, epoch, **fields)
+    encoded = getattr(signbytes, f"{kind}_bytes")(cluster_id, epoch, **fields)
     return encoded
 
 

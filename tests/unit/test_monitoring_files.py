@@ -15,10 +15,24 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from tests.support.snapshots import snapshot
 
 from replication.node.metrics import node_metrics
+from replication.ordering.quorum import commit_quorum
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "monitoring"
 ADDED_BY_PROMETHEUS = {"cluster", "instance", "job"}
-FUNCTIONS = {"sum", "max", "min", "count", "by", "rate", "increase", "time", "floor", "and", "label_values"}
+FUNCTIONS = {
+    "sum",
+    "max",
+    "min",
+    "count",
+    "by",
+    "rate",
+    "increase",
+    "time",
+    "floor",
+    "and",
+    "label_values",
+    "or",
+}
 
 
 def known() -> dict[str, set[str]]:
@@ -87,12 +101,21 @@ def test_every_alert_says_what_to_do() -> None:
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-@pytest.mark.parametrize(
-    ("nodes", "ready", "fires"), [(4, 4, False), (4, 3, True), (7, 6, False), (7, 5, True)]
+AT_RISK = (
+    "sum by (cluster) (acp_can_progress * acp_signs) <= max by (cluster) (acp_commit_quorum) "
+    "and max by (cluster) (acp_members) > max by (cluster) (acp_commit_quorum)"
 )
-def test_when_a_quorum_is_at_risk(nodes: int, ready: int, fires: bool) -> None:
-    """The rule's arithmetic: with a commit quorum and no more, the next loss stops the cluster."""
-    assert (ready < nodes - (nodes - 1) // 3 + 1) is fires
+
+
+@pytest.mark.parametrize("nodes", range(1, 11))
+def test_when_a_quorum_is_at_risk(nodes: int) -> None:
+    """The series of dead nodes are gone: what the rule needs must come from any node that is left."""
+    assert expressions()["AcpQuorumAtRisk"] == AT_RISK
+    quorum = commit_quorum(nodes)
+    for left in range(quorum, nodes + 1):
+        ready, members = left, nodes  # each node that is left says both
+        fires = ready <= quorum and members > quorum
+        assert fires is (left == quorum < nodes)
 
 
 def test_promtool_takes_the_rules(not_run: Any) -> None:

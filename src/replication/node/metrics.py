@@ -26,6 +26,7 @@ from replication.identity import keys
 from replication.identity.members import MemberSet
 from replication.ledger.reading import Summary
 from replication.node.driver import DriverStatus
+from replication.ordering.quorum import commit_quorum
 
 __all__ = ["Snapshot", "node_metrics"]
 
@@ -50,6 +51,11 @@ def node_metrics(found: Snapshot) -> Iterator[Metric]:
         "acp_build", "The program.", value={"version": __version__, "member": found.member}
     )
     yield from _ordering(found.status, found.member)
+    members = found.members.n
+    yield GaugeMetricFamily("acp_members", "Members of this epoch.", value=members)
+    yield GaugeMetricFamily(
+        "acp_commit_quorum", "Members that have to sign a block.", value=commit_quorum(members)
+    )
     yield from _record(found)
     yield from _members(found)
     yield from _work(found.status)

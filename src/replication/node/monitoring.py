@@ -1,19 +1,21 @@
 """Metrics and health over plain HTTP, on an address of their own.
 
-- GET /metrics: Prometheus text.
-- GET /livez: 200 while the node's loop runs and has not failed. A lost quorum is no reason to restart a node.
-- GET /readyz: 200 while the node signs and is in contact with a commit quorum, and is not catching up.
+* ``/metrics``: Prometheus text.
+* ``/livez``: 200 while the node's loop runs and has not failed; a lost quorum is no reason to restart a node.
+* ``/readyz``: 200 while the node signs, is in contact with a commit quorum, and is not catching up.
 
-The two probes say why not, as JSON. There is no authentication: listen on loopback or a network of
-operators. Threads of the standard library's server take the requests and have the node's loop answer, so
-that an answer shows that the loop runs.
+The two probes say why not, as JSON. There is no authentication: listen on loopback or a network of operators.
+Threads of the standard library's server take the requests and have the node's loop answer, so that an answer
+shows that the loop runs. A connection without a free thread is closed at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,8 +37,10 @@ ANSWER_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 10.0
 """How long a client may take to say what it wants."""
 
+CONNECTION_SECONDS: Final = 20.0
+
 MAX_REQUESTS: Final = 16
-"""Requests at once; a monitoring system needs one or two."""
+"""Connections at once; a monitoring system needs one or two."""
 
 MAX_BLOCKS_MISSING: Final = 50
 """More than a busy node has under way between two heartbeats."""
@@ -84,18 +88,16 @@ class Monitoring:
         self._status = status
         self._member = member
         self._loop = asyncio.get_running_loop()
-        self._room = threading.BoundedSemaphore(MAX_REQUESTS)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         host, port = split_address(listen)
         try:
-            self._server = ThreadingHTTPServer((host, port), self._handler())
+            self._server = _BoundedServer((host, port), self._handler())
         except OSError as error:
             raise MonitoringError(
                 f"metrics cannot be served at {listen}: {error.strerror}. Set another monitoring.listen."
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="monitoring", daemon=True)
         self._thread.start()
 
@@ -111,17 +113,15 @@ class Monitoring:
         page = pages.get(path.partition("?")[0])
         if page is None:
             return _json(404, {"error": f"there is only {', '.join(pages)}"})
-        if not self._room.acquire(blocking=False):
-            return _json(503, {"error": "too many requests at once"})
+        answering = asyncio.run_coroutine_threadsafe(page(), self._loop)
         try:
-            return asyncio.run_coroutine_threadsafe(page(), self._loop).result(ANSWER_SECONDS)
+            return answering.result(ANSWER_SECONDS)
         except TimeoutError:
+            answering.cancel()
             return _json(503, {"live": False, "why": f"the loop did not answer in {ANSWER_SECONDS:g} s"})
         except Exception as error:
             _log.exception("%s cannot be answered", path)
             return _json(500, {"error": type(error).__name__})
-        finally:
-            self._room.release()
 
     async def _metrics(self) -> tuple[int, str, bytes]:
         snapshot = await self._look()
@@ -155,6 +155,39 @@ class Monitoring:
                 """Scrapes are not worth a line each."""
 
         return Handler
+
+
+class _BoundedServer(ThreadingHTTPServer):
+    """Serves `MAX_REQUESTS` connections at a time, each for `CONNECTION_SECONDS` at most."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._room = threading.BoundedSemaphore(MAX_REQUESTS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for the connection, if there is one."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """In that thread. Who drips its request byte by byte is cut off."""
+        guard = threading.Timer(CONNECTION_SECONDS, _hang_up, (request,))
+        guard.daemon = True
+        guard.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            guard.cancel()
+            self._room.release()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Once:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +18,7 @@ from tests.support.snapshots import snapshot
 from replication.node.contacts import PeerState
 from replication.node.local.provision import pick_free_ports
 from replication.node.metrics import Snapshot, node_metrics
-from replication.node.monitoring import Monitoring, MonitoringError, why_not_ready
+from replication.node.monitoring import MAX_REQUESTS, Monitoring, MonitoringError, why_not_ready
 
 
 def value(found: Snapshot, name: str, **labels: str) -> float:
@@ -126,6 +128,24 @@ def test_a_loop_that_hangs_is_not_alive(listener: Listener, monkeypatch: pytest.
         assert listener.get("/livez")[0] == 503
     finally:
         released.set()
+
+
+def test_connections_are_bounded(listener: Listener) -> None:
+    """Who says nothing holds a thread for a while; the rest is turned away at once, and then there is room
+    again."""
+    idle = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(MAX_REQUESTS)]
+    try:
+        with socket.create_connection(("127.0.0.1", listener.port)) as more:
+            more.settimeout(10)
+            assert more.recv(1) == b""
+    finally:
+        for connection in idle:
+            connection.close()
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            assert listener.get("/livez")[0] == 200
+            return
+    raise AssertionError("no room again")
 
 
 def test_an_address_in_use(listener: Listener) -> None:
