@@ -36,12 +36,10 @@ def statements(draw: st.DrawFn) -> tuple[str, bytes, int, dict[str, Any]]:
 
 
 def encode(kind: str, cluster_id: bytes, epoch: int, fields: dict[str, Any]) -> bytes:
-    if kind in second.WITHOUT_CLUSTER:
-        encoded: bytes = getattr(signbytes, f"{kind}_bytes")(**fields)
-        return encoded
     if kind in set(signbytes.Phase):
         return signbytes.statement_bytes(kind, cluster_id, epoch, **fields)
-    encoded = getattr(signbytes, f"{kind}_bytes")(cluster_id, epoch, **fields)
+    of_cluster = () if kind in second.WITHOUT_CLUSTER else (cluster_id, epoch)
+    encoded: bytes = getattr(signbytes, f"{kind}_bytes")(*of_cluster, **fields)
     return encoded
 
 

@@ -6,6 +6,7 @@ folders and namespaces; `scp` is a program of ours that copies between the folde
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -101,10 +102,17 @@ class Rehearsal:
         return answer
 
     def stop(self) -> None:
+        """End the services: the shell of each and what it started, which are one process group."""
         for process in self.services:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
         for process in self.services:
             process.wait(20)
+            give_up = time.monotonic() + 20
+            with contextlib.suppress(ProcessLookupError):  # the whole group has ended
+                while time.monotonic() < give_up:
+                    os.killpg(process.pid, 0)
+                    time.sleep(0.05)
+                os.killpg(process.pid, signal.SIGKILL)
         self.networks.stop()
 
 

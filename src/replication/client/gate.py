@@ -23,6 +23,7 @@ date closes the gate too.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +37,8 @@ from replication.identity.genesis import Genesis
 from replication.ledger.verify import MAX_CERTIFICATE_BYTES, CertificateReport, verify_certificate
 
 __all__ = ["STATE_BY_ACTION", "Gate", "GateAnswer", "GateClosedError", "GateFiles", "GateState"]
+
+logger = logging.getLogger(__name__)
 
 _HEARTBEAT: Final = "checked"
 """Touched by the executor whenever it has looked for decisions."""
@@ -103,15 +106,20 @@ class GateFiles:
             ) from error
 
     def keep(self, certificate: str) -> None:
-        """Keep a certificate of an approved decision, unless a newer one about its target is there."""
+        """Keep a certificate of an approved decision, unless a newer one about its target is there.
+
+        A file that cannot be verified stays as it is, and the gate closed: nobody knows whether what it held
+        was newer. Who has looked into it removes it and starts the executor again, which learns it anew.
+        """
         report = verify_certificate(certificate, self._genesis)
         if not report.authorises or report.action not in STATE_BY_ACTION or not report.target:
             return
         path = self._folder / _file_name(report.target)
         try:
-            known: CertificateReport | None = _read(path, self._genesis, report.target)
-        except (ReplicationError, OSError):
-            known = None
+            known = _read(path, self._genesis, report.target)
+        except (ReplicationError, OSError) as error:
+            logger.error("%s stays closed until its file is removed: %s", report.target, error)
+            return
         if known is None or known.tally_sequence < report.tally_sequence:
             write_whole(path, certificate.encode())
 

@@ -150,3 +150,17 @@ def test_a_forged_certificate_is_not_kept(decisions: Decisions, files: GateFiles
     with pytest.raises(ReplicationError):
         files.keep(text.replace("agent-7", "agent-8"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_stays_closed_whatever_comes_later(
+    decisions: Decisions, files: GateFiles, gate: Gate, tmp_path: Path
+) -> None:
+    release = decisions.certificate(decisions.decide("release", "agent-7"))
+    files.keep(decisions.certificate(decisions.decide("quarantine", "agent-7")))
+    path = only_file(tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    files.keep(release)  # older than what was damaged, which nobody can see any more
+    assert gate.check("agent-7").state is GateState.UNVERIFIABLE
+    path.unlink()
+    files.keep(release)
+    assert gate.check("agent-7").state is GateState.RELEASED
