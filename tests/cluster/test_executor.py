@@ -210,3 +210,14 @@ def test_executors_come_and_go_through_the_log(enforcement: Enforcement) -> None
     assert cluster.acp("members", "remove-executor", "fence-2").code == 4
     cluster.settle()
     cluster.verified_exports()
+
+
+def test_the_gate_closes_for_what_others_carry_out(enforcement: Enforcement) -> None:
+    cluster = enforcement.cluster
+    gate = Gate(cluster.genesis, enforcement.gate, max_age_seconds=30)
+    with cluster.client() as client, enforcement.running("--action", "terminate"):
+        until(lambda: gate.check("agent-q").state is GateState.FREE)
+        decided = decide(client, "agent-q")
+        client.execute(decided.id)
+        until(lambda: gate.check("agent-q").state is GateState.QUARANTINED)
+    assert enforcement.acts() == []

@@ -33,6 +33,7 @@ from replication.client.async_client import AsyncClient
 from replication.client.errors import ConflictError, RemoteError, ResponseError, UsageError
 from replication.client.gate import STATE_BY_ACTION, GateFiles
 from replication.client.model import ExecutionOutcome, Membership, Proposal, SignedReceipt
+from replication.consensus.rules import max_byzantine_faults
 from replication.errors import ReplicationError
 from replication.identity.genesis import Genesis
 from replication.identity.keys import SigningKey
@@ -138,14 +139,21 @@ class Executor:
         self._wake = asyncio.Event()
         self._retry_at: dict[str, float] = {}
         self._told: set[str] = set()
+        self._followed: dict[str | None, int] = {}
+        """For the gate, how much of each node's record was looked at."""
+        self._asked: set[str | None] = set()
+        """The nodes that the gate has followed since the folder last counted as fresh."""
+        self._full: set[str] = set()
+        """Proposals that take no more receipts: acting again could never be told."""
 
     async def run(self) -> None:
         """Work until cancelled."""
-        if self._gate is not None:
-            await self._fill_gate(self._gate)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             group.create_task(self._work())
+            if self._gate is not None:
+                for endpoint in self._client.handle.endpoints:
+                    group.create_task(self._keep_gate(self._gate, endpoint.member_id))
 
     async def round(self, node: str | None = None) -> int:
         """Look once at what is unconfirmed, at one node, and do it; how many receipts were recorded."""
@@ -171,8 +179,6 @@ class Executor:
                 return sum([await self._handle(proposal) for proposal in proposals])
 
         done = sum(await asyncio.gather(*map(handle, by_target.values())))
-        if self._gate is not None:
-            self._gate.checked()
         listed = {proposal.digest.hex() for proposal in found}
         self._retry_at = {digest: at for digest, at in self._retry_at.items() if digest in listed}
         return done
@@ -195,20 +201,45 @@ class Executor:
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wake.wait()
 
-    async def _fill_gate(self, gate: GateFiles) -> None:
-        """Learn what was decided before this executor began: of each target the newest decision."""
+    async def _keep_gate(self, gate: GateFiles, node: str | None) -> None:
+        """Have the gate follow one node's record. Each node has a task, so that one that lies or hangs holds
+        up nothing; the folder counts as fresh when enough nodes were asked for one of them to be honest."""
+        enough = min(
+            max_byzantine_faults(len(self._genesis.members.members)) + 1, len(self._client.handle.endpoints)
+        )
         while True:
             try:
-                newest: dict[str, Proposal] = {}
-                async for proposal in self._client.list_proposals():
-                    if proposal.approved and proposal.action in STATE_BY_ACTION and proposal.target:
-                        newest[proposal.target] = proposal
-                for proposal in newest.values():
-                    gate.keep((await self._client.certificate(proposal.id)).text)
-                return
-            except (RemoteError, ResponseError) as error:
-                logger.warning("learning what was decided before failed: %s", error)
-                await asyncio.sleep(self._poll_seconds)
+                await self._follow(gate, node)
+                self._asked.add(node)
+                if len(self._asked) >= enough:
+                    gate.checked()
+                    self._asked.clear()
+            except ReplicationError as error:
+                logger.warning("the gate does not follow %s: %s", node, error)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _follow(self, gate: GateFiles, node: str | None) -> None:
+        """Learn from a node what was decided since it was asked last, whoever has carried it out."""
+        head = (await self._client.audit_head(node=node)).audit_size
+        seen = self._followed.get(node)
+        if seen is None:  # of each target the newest decision
+            newest: dict[str, str] = {}
+            async for proposal in self._client.list_proposals(node=node):
+                if proposal.approved and proposal.action in STATE_BY_ACTION and proposal.target:
+                    newest[proposal.target] = proposal.id
+                if len(newest) >= MAX_LISTED:
+                    await self._keep(gate, newest.values(), node)
+                    newest.clear()
+            await self._keep(gate, newest.values(), node)
+        while seen is not None and seen < head:
+            page = await self._client.audit_entries(seen, event_type="tally", node=node)
+            await self._keep(gate, [entry.proposal_id for entry in page.entries], node)
+            seen = page.entries[-1].sequence + 1 if page.entries else None
+        self._followed[node] = head
+
+    async def _keep(self, gate: GateFiles, proposal_ids: Collection[str], node: str | None) -> None:
+        for proposal_id in proposal_ids:
+            gate.keep((await self._client.certificate(proposal_id, node=node)).text)
 
     async def _listen(self) -> None:
         """Wake the worker when something is decided. It looks by itself too: nothing depends on this."""
@@ -228,7 +259,9 @@ class Executor:
         attempts = self._log.attempts(digest)
         if attempts and attempts[-1].is_undelivered:
             return await self._deliver(digest, attempts[-1])
-        if len(attempts) >= MAX_ATTEMPTS or time.monotonic() < self._retry_at.get(digest, 0.0):
+        if digest in self._full or len(attempts) >= MAX_ATTEMPTS:
+            return False
+        if time.monotonic() < self._retry_at.get(digest, 0.0):
             return False
         order = await self._verified(proposal)
         if order is None:
@@ -292,6 +325,8 @@ class Executor:
         except ConflictError as error:
             if error.reason == "EPOCH_OVER":
                 return False  # signed for the new one in the next round
+            if error.reason == "TOO_MANY_RECEIPTS":
+                self._full.add(digest)
             logger.warning("the receipt on %s was refused: %s", digest[:16], error)
         except (RemoteError, ResponseError) as error:
             logger.warning("the receipt on %s waits: %s", digest[:16], error)

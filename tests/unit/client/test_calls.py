@@ -45,8 +45,8 @@ def asked(fake: FakeCluster, method: str) -> list[str]:
 
 
 def test_every_method_has_a_blocking_twin() -> None:
-    public = {name for name in vars(AsyncClient) if not name.startswith("_")}
-    assert public == {name for name in vars(Client) if not name.startswith("_")}
+    public = {name for name in dir(AsyncClient) if not name.startswith("_")}
+    assert public == {name for name in dir(Client) if not name.startswith("_")}
 
 
 def test_propose_vote_close_execute(fake: FakeCluster, client: Client) -> None:
