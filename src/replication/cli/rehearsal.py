@@ -90,7 +90,6 @@ class Rehearsal:
             raise RuntimeError("a cluster folder always has a genesis file")
         self._genesis = handle.genesis
         self._operator = AsyncClient(handle)
-        self._executor = AsyncClient(open_folder(directory, "executor"))
         self._auditor = AsyncClient(open_folder(directory, "viewer"))
 
     async def run(self, incidents: Sequence[Incident]) -> Report:
@@ -101,7 +100,7 @@ class Rehearsal:
             report.checks += await self._check_record(len(incidents))
             return report
         finally:
-            for client in (self._operator, self._executor, self._auditor):
+            for client in (self._operator, self._auditor):
                 await client.disconnect()
 
     async def _decide_all(self, incidents: Sequence[Incident]) -> list[Outcome]:
@@ -159,7 +158,7 @@ class Rehearsal:
         """Save the certificate of a decision, then verify the file without the network, as an enforcement
         point must.
         """
-        certificate = await self._executor.certificate(proposal.id)
+        certificate = await self._operator.certificate(proposal.id)
         path = self._directory / "certificates" / f"{proposal.id}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(certificate.text, encoding="utf-8")
@@ -178,7 +177,7 @@ class Rehearsal:
 
     async def _execute(self, incident: Incident, proposal: Proposal) -> Proposal:
         detail = f"{incident.action} carried out on {incident.target or 'nobody in particular'}"
-        return await self._executor.execute(proposal.id, "succeeded", detail, timeout_seconds=CALL_SECONDS)
+        return await self._operator.execute(proposal.id, "succeeded", detail, timeout_seconds=CALL_SECONDS)
 
     def _check_outcomes(self, outcomes: Sequence[Outcome]) -> list[Check]:
         failed = [outcome for outcome in outcomes if outcome.problems]

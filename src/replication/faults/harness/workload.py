@@ -61,7 +61,6 @@ class Workload:
         self._history = history
         self._seed = seed
         self._operator = open_folder(directory, "operator")
-        self._executor = open_folder(directory, "executor")
         self._members = [endpoint.member_id or "" for endpoint in self._operator.endpoints]
         policies = {**dict.fromkeys(self._members, scenario.cluster.policy), **scenario.cluster.policies}
         self._manual = [member for member in self._members if policies[member] == "manual"]
@@ -121,7 +120,7 @@ class Workload:
 
     async def _propose_all(self, process: str, client: AsyncClient, draw: random.Random) -> None:
         number = 0
-        async with AsyncClient(self._executor) as executor:
+        async with AsyncClient(self._operator) as executor:
             while not self._stopping.is_set():
                 number += 1
                 request = {
