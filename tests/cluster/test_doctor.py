@@ -1,5 +1,4 @@
-"""`acp doctor` on a real cluster: well, without its coordinator, without a quorum, and with careless "
-"files."""
+"""`acp doctor` on a real cluster: well, without its coordinator, without a quorum, with careless files."""
 
 from __future__ import annotations
 
@@ -35,9 +34,13 @@ def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
     cluster.start_one(other)
     cluster.settle()
 
-    key = cluster.home(leader) / "tls" / "node.key"
-    key.chmod(0o644)
+    keys = [cluster.home(leader) / "tls" / "node.key", cluster.home(leader) / "keys" / "signing.pem"]
+    keys += [cluster.directory / "ca" / "ca.key", cluster.directory / "clients" / "viewer.key"]
+    for key in keys:
+        key.chmod(0o644)
     careless = cluster.acp("doctor", "--json")
-    assert [(item["severity"], item["subject"]) for item in careless.json] == [("critical", str(key))]
-    key.chmod(0o600)
+    found = {(item["severity"], item["subject"]) for item in careless.json}
+    assert found == {("critical", str(key)) for key in keys}
+    for key in keys:
+        key.chmod(0o600)
     assert cluster.acp("doctor").code == ExitCode.OK

@@ -30,6 +30,11 @@ FREE_BYTES = 1 << 30
 
 PLAIN_SECONDS = 1.0
 
+RECENT_ENTRIES = 1_000
+"""How far back in the record changes of the coordinator are looked for."""
+
+PAGE_SIZE = 500
+
 
 def doctor(options: Connection) -> None:
     """Look for what is wrong: nodes, quorum, records, clocks, certificates, files here. Exit code 4 if
@@ -67,20 +72,25 @@ def _ask(client: Client, handle: ClusterHandle, seconds: float) -> Evidence:
         if name not in answers and endpoint.address not in {addresses.get(node) for node in answers}
     }
     membership = summary = None
+    changes_ms: list[int] = []
     if answers:
         try:
             membership = client.members(timeout_seconds=seconds)
             summary = client.summary(timeout_seconds=seconds)
+            start = max(0, client.audit_head(timeout_seconds=seconds).audit_size - RECENT_ENTRIES)
+            page = client.audit_entries(start, PAGE_SIZE, event_type="coordinator", timeout_seconds=seconds)
+            changes_ms = [entry.time_ms for entry in page.entries]
         except RemoteError as error:
             note(f"The record could not be asked: {error}")
     return Evidence(
         answers=answers,
-        asked_ms=dict.fromkeys(answers, middle_ms),
+        asked_ms=middle_ms,
         failures=failures,
         membership=membership,
         summary=summary,
         cluster_id=None if handle.genesis is None else handle.genesis.cluster_id,
         client_expires_ms=_expiry_ms(handle.certificate),
+        changes_ms=changes_ms,
     )
 
 
@@ -115,10 +125,12 @@ def _expiry_ms(pem: bytes) -> int:
 
 
 def _homes(directory: Path | None) -> Iterator[Finding]:
-    """Files of nodes on this host: who may read their keys, and the room on their disk."""
+    """Files of a home, or of a folder with homes: who may read private keys, and the room on the disk."""
     from replication.client.diagnosis import Finding
 
-    for key in sorted(directory.glob("*/*/*.key")) + sorted(directory.glob("*/keys/*")) if directory else ():
+    if directory is None:
+        return
+    for key in sorted([*directory.rglob("*.key"), *directory.rglob("signing.pem")]):
         mode = stat.S_IMODE(key.stat().st_mode)
         if mode & 0o077:
             yield Finding(
@@ -127,7 +139,7 @@ def _homes(directory: Path | None) -> Iterator[Finding]:
                 f"others may read it (mode {mode:04o})",
                 f"chmod 600 {key}, and think of a new key.",
             )
-    for data in sorted(directory.glob("*/data")) if directory else ():
+    for data in sorted([*directory.glob("data"), *directory.glob("*/data")]):
         free = shutil.disk_usage(data).free
         if free < FREE_BYTES:
             yield Finding(

@@ -8,7 +8,7 @@ answer is one node's word; where nodes disagree, that is a finding.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,8 +22,10 @@ CLOCK_BOUND_MS: Final = 1_000
 
 EXPIRY_WARNING_MS: Final = 14 * 24 * 3600 * 1000
 
-MANY_VIEWS: Final = 10
-"""View changes in one epoch that are worth a look at the coordinators."""
+MANY_CHANGES: Final = 10
+"""Changes of the coordinator within an hour that are worth a look."""
+
+HOUR_MS: Final = 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +41,32 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was found out. `answers` by node, with the time in milliseconds (of this host) in the middle of
-    each call; `expected` are the nodes that were asked, with what the attempt came to for those that did not
-    answer."""
+    """What was found out: the answers by node; what the attempt came to for nodes without an answer; and, in
+    milliseconds of this host since the Unix epoch, `asked_ms`, the middle of the time in which they were
+    asked. `changes_ms` are the block times at which a coordinator was replaced, as far as they were looked
+    at."""
 
     answers: Mapping[str, ClusterStatus]
-    asked_ms: Mapping[str, int]
+    asked_ms: int
     failures: Mapping[str, str]
     membership: Membership | None = None
     summary: Summary | None = None
     cluster_id: bytes | None = None
     client_expires_ms: int | None = None
+    changes_ms: Sequence[int] = ()
 
 
 def diagnose(found: Evidence) -> list[Finding]:
     """All findings, the worst first."""
-    findings = [*_unreachable(found)]
+    findings = [*_unreachable(found), *_certificates(found)]
     if found.answers:
         picture = merge(found.answers)
         checks = (_quorum(picture), _identity(found), _heads(picture, found.answers), _clocks(found))
         findings += [finding for check in checks for finding in check]
         findings += [
-            *_certificates(found),
             *_members(found, picture),
             *_versions(found),
-            *_work(found, picture),
+            *_work(found),
         ]
     return sorted(findings, key=lambda finding: (finding.severity != "critical", finding.subject))
 
@@ -74,9 +77,8 @@ def _unreachable(found: Evidence) -> Iterator[Finding]:
             "warning" if found.answers else "critical",
             node,
             f"it does not answer: {problem}",
-            "Look whether its process runs (systemctl status acp-node@ID, node.log), then at the network "
-            "and firewall "
-            "between here and its address.",
+            "Look whether its process runs (systemctl status acp-node@ID, node.log), then at the "
+            "network and firewall between here and its address.",
         )
 
 
@@ -88,18 +90,16 @@ def _quorum(picture: ClusterPicture) -> Iterator[Finding]:
             "critical",
             "cluster",
             f"it cannot decide: {len(signing)} of {status.n} members are reachable and sign, "
-            f"{status.commit_quorum} are "
-            "needed",
-            "Bring back the members that are missing; the cluster then goes on by itself. Nothing that was "
-            "acknowledged "
-            "is lost.",
+            f"{status.commit_quorum} are needed",
+            "Bring back the members that are missing; the cluster then goes on by itself. Nothing that "
+            "was acknowledged is lost.",
         )
     elif len(signing) == status.commit_quorum and status.n > status.commit_quorum:
         yield Finding(
             "warning",
             "cluster",
-            f"one more member lost, and it cannot decide: {len(signing)} sign, {status.commit_quorum} are "
-            "needed",
+            f"one more member lost, and it cannot decide: {len(signing)} sign, {status.commit_quorum} "
+            "are needed",
             "Bring back the members that are missing.",
         )
 
@@ -110,8 +110,8 @@ def _identity(found: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "critical",
                 node,
-                f"it is of another cluster: {status.cluster_id.hex()[:16]}, and the genesis file here is of "
-                f"{found.cluster_id.hex()[:16]}",
+                f"it is of another cluster: {status.cluster_id.hex()[:16]}, and the genesis file here is "
+                f"of {found.cluster_id.hex()[:16]}",
                 "Compare the genesis files; the one on its host, or the one here, is the wrong one.",
             )
 
@@ -129,9 +129,9 @@ def _heads(picture: ClusterPicture, answers: Mapping[str, ClusterStatus]) -> Ite
                 "critical",
                 "cluster",
                 f"records of the same length ({size} entries) end differently: {groups}",
-                "Stop acting on decisions. Export each record (acp audit export --node ID) and verify it: "
-                "more members "
-                "lied than the cluster can bear, or one shows a head that it does not have.",
+                "Stop acting on decisions. Export each record (acp audit export --node ID) and verify "
+                "it: more members lied than the cluster can bear, or one shows a head that it does not "
+                "have.",
             )
     newest = max((member.height for member in picture.members), default=0)
     for node, status in answers.items():
@@ -149,34 +149,32 @@ def _clocks(found: Evidence) -> Iterator[Finding]:
     for node, status in found.answers.items():
         if not status.clock_ms:
             continue
-        skew = status.clock_ms - found.asked_ms[node]
+        skew = status.clock_ms - found.asked_ms
         if abs(skew) > CLOCK_BOUND_MS:
             direction = "ahead of" if skew > 0 else "behind"
             yield Finding(
                 "warning",
                 node,
                 f"its clock is {abs(skew) / 1000:.1f} s {direction} this host's",
-                "Run a time service (chrony, systemd-timesyncd) on both. Blocks from a clock too far ahead "
-                "are refused.",
+                "Run a time service (chrony, systemd-timesyncd) on both. Blocks from a clock too far "
+                "ahead are refused.",
             )
 
 
 def _certificates(found: Evidence) -> Iterator[Finding]:
     ends = {node: status.certificate_expires_ms for node, status in found.answers.items()}
-    now_ms = max(found.asked_ms.values(), default=0)
     if found.client_expires_ms is not None:
         ends["this client"] = found.client_expires_ms
     for owner, end_ms in ends.items():
-        if end_ms and end_ms - now_ms < EXPIRY_WARNING_MS:
-            days = (end_ms - now_ms) / 86_400_000
+        if end_ms and end_ms - found.asked_ms < EXPIRY_WARNING_MS:
+            days = (end_ms - found.asked_ms) / 86_400_000
+            when = f"ends in {days:.1f} days" if days > 0 else f"ended {-days:.1f} days ago"
             yield Finding(
                 "critical" if days < 1 else "warning",
                 owner,
-                f"its transport certificate {'ends in' if days > 0 else 'ended'} {abs(days):.1f} days"
-                f"{'' if days > 0 else ' ago'}",
-                "Renew it: acp enrol renew there, acp enrol sign at the authority, acp enrol home there. "
-                "No restart is "
-                "needed.",
+                f"its transport certificate {when}",
+                "Renew it: acp enrol renew there, acp enrol sign at the authority, acp enrol home "
+                "there. No restart is needed.",
             )
 
 
@@ -196,8 +194,7 @@ def _members(found: Evidence, picture: ClusterPicture) -> Iterator[Finding]:
                 member.id,
                 f"it is proven to have contradicted itself (entry {member.evidence_sequence})",
                 "Read it with acp evidence, then replace the node with a new key (acp members replace). "
-                "Take its host for "
-                "taken over until you know better.",
+                "Take its host for taken over until you know better.",
             )
 
 
@@ -215,12 +212,13 @@ def _versions(found: Evidence) -> Iterator[Finding]:
         )
 
 
-def _work(found: Evidence, picture: ClusterPicture) -> Iterator[Finding]:
-    if picture.status.view >= MANY_VIEWS:
+def _work(found: Evidence) -> Iterator[Finding]:
+    recent = sum(found.asked_ms - at < HOUR_MS for at in found.changes_ms)
+    if recent >= MANY_CHANGES:
         yield Finding(
             "warning",
             "cluster",
-            f"the coordinator was replaced {picture.status.view} times in this epoch",
+            f"the coordinator was replaced {recent} times within an hour",
             "acp audit log --type coordinator shows when. Look for a node that flaps, a slow disk, or "
             "clocks that differ.",
         )

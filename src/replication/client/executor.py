@@ -24,9 +24,10 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from replication.client.action_log import ActionLog, Attempt
 from replication.client.async_client import AsyncClient
@@ -41,6 +42,8 @@ from replication.identity.signbytes import OUTCOME_CODES, receipt_bytes
 from replication.ledger.verify import CertificateReport, verify_certificate
 
 __all__ = ["Act", "Executor", "Order", "Result"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +146,12 @@ class Executor:
         """For the gate, how much of each node's record was looked at."""
         self._asked: set[str | None] = set()
         """The nodes that the gate has followed since the folder last counted as fresh."""
-        self._full: set[str] = set()
-        """Proposals that take no more receipts: acting again could never be told."""
+        self._known: OrderedDict[str, None] = OrderedDict()
+        """Proposals whose certificates the gate was given, by whichever node."""
+        self._reported: OrderedDict[str, Attempt] = OrderedDict()
+        """Attempts whose receipts a node says that it took, or can take no more. That is one node's word:
+        where another shows the decision as unconfirmed, the receipt is brought again and nothing is done
+        again."""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -176,7 +183,7 @@ class Executor:
 
         async def handle(proposals: list[Proposal]) -> int:
             async with turns:
-                return sum([await self._handle(proposal) for proposal in proposals])
+                return sum([await self._handle(proposal, node) for proposal in proposals])
 
         done = sum(await asyncio.gather(*map(handle, by_target.values())))
         listed = {proposal.digest.hex() for proposal in found}
@@ -239,7 +246,9 @@ class Executor:
 
     async def _keep(self, gate: GateFiles, proposal_ids: Collection[str], node: str | None) -> None:
         for proposal_id in proposal_ids:
-            gate.keep((await self._client.certificate(proposal_id, node=node)).text)
+            if proposal_id not in self._known:
+                gate.keep((await self._client.certificate(proposal_id, node=node)).text)
+                _remember(self._known, proposal_id, None)
 
     async def _listen(self) -> None:
         """Wake the worker when something is decided. It looks by itself too: nothing depends on this."""
@@ -253,17 +262,22 @@ class Executor:
                 logger.debug("watching failed: %s", error)
             await asyncio.sleep(self._poll_seconds)
 
-    async def _handle(self, proposal: Proposal) -> bool:
+    async def _handle(self, proposal: Proposal, node: str | None) -> bool:
         """Act on one proposal if it is time to, and report; whether a receipt was recorded."""
         digest = proposal.digest.hex()
         attempts = self._log.attempts(digest)
         if attempts and attempts[-1].is_undelivered:
-            return await self._deliver(digest, attempts[-1])
-        if digest in self._full or len(attempts) >= MAX_ATTEMPTS:
-            return False
+            return await self._deliver(digest, attempts[-1], node)
         if time.monotonic() < self._retry_at.get(digest, 0.0):
             return False
-        order = await self._verified(proposal)
+        if (reported := self._reported.get(digest)) is not None:
+            self._retry_at[digest] = time.monotonic() + FIRST_RETRY_SECONDS
+            await self._report(digest, reported, node)
+            return False
+        if len(attempts) >= MAX_ATTEMPTS:
+            self._tell(digest, f"{proposal.id} is given up: {len(attempts)} attempts failed. Act by hand.")
+            return False
+        order = await self._verified(proposal, node)
         if order is None:
             return False
         if self._gate is not None:
@@ -273,12 +287,12 @@ class Executor:
             return False
         attempt = await self._attempt(order)
         self._retry_at[digest] = time.monotonic() + FIRST_RETRY_SECONDS * 2 ** len(attempts)
-        return await self._deliver(digest, attempt)
+        return await self._deliver(digest, attempt, node)
 
-    async def _verified(self, proposal: Proposal) -> Order | None:
+    async def _verified(self, proposal: Proposal, node: str | None) -> Order | None:
         """What the certificate says is to be done; None when it does not verify, or says something else."""
         try:
-            text = (await self._client.certificate(proposal.id)).text
+            text = (await self._client.certificate(proposal.id, node=node)).text
             report: CertificateReport = verify_certificate(text, self._genesis)
         except ReplicationError as error:
             self._tell(proposal.digest.hex(), f"{proposal.id} is not acted upon: {error}")
@@ -317,21 +331,27 @@ class Executor:
         logger.info("%s of %s: %s", result.outcome.value, order.proposal_id, detail)
         return self._log.end(order.key, result.outcome, detail, time.time_ns() // 1_000_000)
 
-    async def _deliver(self, digest: str, attempt: Attempt) -> bool:
-        """Have the receipt of an attempt ordered. Left for the next round if no node takes it."""
+    async def _deliver(self, digest: str, attempt: Attempt, node: str | None) -> bool:
+        """Report an attempt, and note it. Left for the next round, at another node, if this one does not take
+        it."""
+        if not await self._report(digest, attempt, node):
+            return False
+        if attempt.outcome is ExecutionOutcome.SUCCEEDED:
+            _remember(self._reported, digest, attempt)
+        self._log.delivered(digest)
+        return True
+
+    async def _report(self, digest: str, attempt: Attempt, node: str | None) -> bool:
+        """Have the receipt of an attempt ordered; whether the node says that this is over."""
         try:
-            epoch = (await self._client.members()).epoch
-            await self._client.report_execution(self._sign(digest, attempt, epoch))
+            epoch = (await self._client.members(node=node)).epoch
+            await self._client.report_execution(self._sign(digest, attempt, epoch), node=node)
         except ConflictError as error:
-            if error.reason == "EPOCH_OVER":
-                return False  # signed for the new one in the next round
-            if error.reason == "TOO_MANY_RECEIPTS":
-                self._full.add(digest)
             logger.warning("the receipt on %s was refused: %s", digest[:16], error)
+            return error.reason != "EPOCH_OVER"  # signed for the new one in the next round
         except (RemoteError, ResponseError) as error:
             logger.warning("the receipt on %s waits: %s", digest[:16], error)
             return False
-        self._log.delivered(digest)
         return True
 
     def _sign(self, digest: str, attempt: Attempt, epoch: int) -> SignedReceipt:
@@ -363,6 +383,13 @@ class Executor:
                 self._told.clear()
             self._told.add(digest)
             logger.error("%s", text)
+
+
+def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:
+    """Add to what is known, and forget the oldest beyond `MAX_LISTED`."""
+    known[key] = value
+    if len(known) > MAX_LISTED:
+        known.popitem(last=False)
 
 
 def _shortened(detail: str) -> str:

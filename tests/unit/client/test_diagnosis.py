@@ -53,7 +53,7 @@ def evidence(answers: dict[str, ClusterStatus] | None = None, **more: Any) -> Ev
     given = {node: status(node) for node in NODES} if answers is None else answers
     values: dict[str, Any] = {
         "answers": given,
-        "asked_ms": dict.fromkeys(given, NOW_MS),
+        "asked_ms": NOW_MS,
         "failures": {},
         "cluster_id": b"\x01" * 32,
         "client_expires_ms": NOW_MS + 100 * DAY_MS,
@@ -178,9 +178,16 @@ def test_versions() -> None:
     assert "1.0: node-1, node-2, node-3; 1.1: node-4" in only(evidence(changed("node-4", version="1.1")))[2]
 
 
-def test_many_views() -> None:
-    answers = {node: status(node, view=12) for node in NODES}
-    assert "replaced 12 times" in only(evidence(answers))[2]
+def test_many_changes_of_the_coordinator_within_an_hour() -> None:
+    recent = [NOW_MS - minutes * 60_000 for minutes in range(10)]
+    assert "replaced 10 times within an hour" in only(evidence(changes_ms=recent))[2]
+    long_ago = [NOW_MS - hours * 3600 * 1000 for hours in range(1, 90)]
+    assert diagnose(evidence(changes_ms=[*long_ago, *recent[1:]])) == []
+
+
+def test_a_client_that_nobody_answers_since_its_certificate_ended() -> None:
+    found = diagnose(evidence({}, failures={"node-1": "no"}, client_expires_ms=NOW_MS - DAY_MS))
+    assert {item.subject for item in found} == {"node-1", "this client"}
 
 
 def test_unconfirmed_executions_count_where_there_are_executors() -> None:
