@@ -7,21 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.ledger_cluster import LedgerCluster
-from tests.support.ledger_store import Part, fill, parts, story
+from tests.support.ledger_store import Part, fill, parts
 from tests.support.record_factory import dumps
 
 from replication.ledger.store import Store
 from replication.ledger.verify import VerificationError, verify_certificate, verify_export
-
-
-@pytest.fixture(scope="module")
-def cluster() -> LedgerCluster:
-    return story()
-
-
-@pytest.fixture(scope="module")
-def blocks(cluster: LedgerCluster) -> list[Part]:
-    return parts(cluster)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from random import Random
 
 import pytest
 from tests.support.ledger_cluster import LedgerCluster
-from tests.support.ledger_store import Part, fill, parts, record_of, story
+from tests.support.ledger_store import Part, fill, parts, record_of
 
 from replication.errors import InvariantError, StorageError
 from replication.ledger.application import VotingApplication
@@ -24,16 +24,6 @@ from replication.ledger.projections import Projection
 from replication.ledger.store import RecordError, Store
 from replication.ordering.blocks import Block
 from replication.ordering.statements import Phase
-
-
-@pytest.fixture(scope="module")
-def cluster() -> LedgerCluster:
-    return story()
-
-
-@pytest.fixture(scope="module")
-def blocks(cluster: LedgerCluster) -> list[Part]:
-    return parts(cluster)
 
 
 @pytest.fixture

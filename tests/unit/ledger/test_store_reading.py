@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.ledger_cluster import LedgerCluster
-from tests.support.ledger_store import Part, fill, parts, story
+from tests.support.ledger_store import Part, fill
 
 from replication.consensus.model import AuditEntry, ProposalStatus
 from replication.ledger.application import VotingApplication
@@ -19,16 +19,6 @@ from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
 
 NOWHERE = bytes(32)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> LedgerCluster:
-    return story()
-
-
-@pytest.fixture(scope="module")
-def blocks(cluster: LedgerCluster) -> list[Part]:
-    return parts(cluster)
 
 
 @pytest.fixture

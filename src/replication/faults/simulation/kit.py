@@ -23,7 +23,7 @@ from replication.ordering.effects import ApplyBlock
 from replication.ordering.signing import Signer
 from replication.ordering.statements import Evidence, Phase, Statement, StatementKey
 
-__all__ = ["Blocks", "Kit", "People", "RestoredState", "ToyKit", "make_people", "replay"]
+__all__ = ["Blocks", "Kit", "People", "RestoredState", "ToyKit", "forge_evidence", "make_people", "replay"]
 
 Blocks = Sequence[tuple[Block, Certificate]]
 RestoredState = tuple[Any, BlockHeader, Certificate | None, int]
@@ -164,15 +164,23 @@ class ToyKit:
     def false_evidence(
         self, application: ToyApplication, member: str, victim: str, rng: random.Random
     ) -> list[bytes]:
-        """Two statements that contradict each other, one or both of them not the victim's."""
-        key = StatementKey(Phase.PREPARE, application.members.epoch, 0, 1, rng.randbytes(32))
-        other = replace(key, block_hash=rng.randbytes(32))
-        own = self.people.keys[member].sign(key.sign_bytes(self.cluster_id, victim))
-        forged = Evidence(Statement(key, victim, own), Statement(other, victim, rng.randbytes(64)))
-        return [application.evidence_command(forged)]
+        """Two statements that contradict each other and are not the victim's."""
+        return forge_evidence(application, self.people.keys[member], self.cluster_id, victim, rng)
 
     def _make(self, member: str, kind: str, payload: str) -> bytes:
         return toy_command(self.people.keys[member].sign, self.cluster_id, kind, member, payload)
+
+
+def forge_evidence(
+    application: Any, key: Signer, cluster_id: bytes, victim: str, rng: random.Random
+) -> list[bytes]:
+    """The command that accuses a victim with two statements that contradict each other: one is signed with
+    another's `key`, one with nothing."""
+    one = StatementKey(Phase.PREPARE, application.members.epoch, 0, 1, rng.randbytes(32))
+    other = replace(one, block_hash=rng.randbytes(32))
+    own = key.sign(one.sign_bytes(cluster_id, victim))
+    forged = Evidence(Statement(one, victim, own), Statement(other, victim, rng.randbytes(64)))
+    return [application.evidence_command(forged)]
 
 
 def replay(application: Any, kit: Kit, blocks: Blocks) -> RestoredState:

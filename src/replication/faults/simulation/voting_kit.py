@@ -9,7 +9,7 @@ from typing import Any
 
 from replication.consensus import VoteValue
 from replication.errors import CallerError
-from replication.faults.simulation.kit import Blocks, People, RestoredState, replay
+from replication.faults.simulation.kit import Blocks, People, RestoredState, forge_evidence, replay
 from replication.identity.genesis import Genesis, Rules
 from replication.ledger.application import VotingApplication
 from replication.ledger.commands import (
@@ -28,7 +28,6 @@ from replication.ledger.commands import (
 from replication.ledger.history import MemoryHistory
 from replication.ordering.effects import ApplyBlock
 from replication.ordering.signing import Signer
-from replication.ordering.statements import Evidence, Phase, Statement, StatementKey
 
 __all__ = ["VotingKit"]
 
@@ -177,8 +176,4 @@ class VotingKit:
         self, application: _Voting, member: str, victim: str, rng: random.Random
     ) -> list[bytes]:
         """Two statements that contradict each other and are not the victim's."""
-        key = StatementKey(Phase.PREPARE, application.members.epoch, 0, 1, rng.randbytes(32))
-        other = replace(key, block_hash=rng.randbytes(32))
-        own = self.people.keys[member].sign(key.sign_bytes(self.cluster_id, victim))
-        forged = Evidence(Statement(key, victim, own), Statement(other, victim, rng.randbytes(64)))
-        return [application.evidence_command(forged)]
+        return forge_evidence(application, self.people.keys[member], self.cluster_id, victim, rng)
