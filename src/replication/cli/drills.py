@@ -71,7 +71,7 @@ def list_drills(
         else:
             display.show_kinds(KINDS.values())
         return
-    from replication.faults.harness.library import find_library, load_library
+    from replication.faults.harness.scenario_files import find_library, load_library
 
     scenarios = load_library(find_library(library))
     if json:
@@ -145,8 +145,8 @@ def _hunt_bugs(
     from replication.client import UsageError
     from replication.faults.harness.checks import Verdict
     from replication.faults.harness.drill import plan_run
-    from replication.faults.harness.library import find_scenario
     from replication.faults.harness.product_bugs import PRODUCT_BUGS
+    from replication.faults.harness.scenario_files import find_scenario
 
     if every:
         raise UsageError("--bugs runs the drill of each bug; --all has no place there.")
@@ -225,7 +225,7 @@ def report_drill(
 
 def _chosen(names: Sequence[str], every: bool, library: Path | None) -> list[Scenario]:
     from replication.client import UsageError
-    from replication.faults.harness.library import find_library, find_scenario, load_library
+    from replication.faults.harness.scenario_files import find_library, find_scenario, load_library
 
     if every == bool(names):
         raise UsageError("Name the drills to run, or give --all. `acp faults list` shows what there is.")

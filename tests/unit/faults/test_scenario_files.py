@@ -9,9 +9,9 @@ import pytest
 
 from replication.errors import OperatorError
 from replication.faults.harness.catalogue import FAULTS, KINDS
-from replication.faults.harness.library import find_library, find_scenario, load_library
 from replication.faults.harness.reading import parse_scenario, read_scenario, with_nodes
 from replication.faults.harness.scenario import Bounds, FaultSpec, Group, ScenarioError, WorkloadPlan
+from replication.faults.harness.scenario_files import find_library, find_scenario, load_library
 from replication.faults.harness.selectors import SELECTORS
 
 HEAD = 'name = "a-drill"\ngroup = "process"\nsummary = "What it shows."\n'
