@@ -87,8 +87,7 @@ def _rows(service: str, roles: frozenset[Role], methods: str) -> dict[str, froze
 
 ACCESS: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
-        **_rows("replication.v1.VotingService", _OPERATORS, "Propose CastVote CloseProposal"),
-        **_rows("replication.v1.VotingService", _OPERATORS, "Execute"),
+        **_rows("replication.v1.VotingService", _OPERATORS, "Propose CastVote CloseProposal Execute"),
         **_rows("replication.v1.VotingService", _EXECUTORS, "ReportExecution"),
         **_rows("replication.v1.VotingService", _READERS, "GetProposal ListProposals Watch GetHistory"),
         **_rows("replication.v1.VotingService", _READERS, "GetAgreement GetBlocs GetSummary GetCertificate"),
