@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.cluster.conftest import MakeCluster
+from tests.support.real_cluster import until
 
 from replication.cli.main import ExitCode
 
@@ -32,7 +33,7 @@ def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
     assert lost.code == ExitCode.CONFLICT
     cluster.start_one(leader)
     cluster.start_one(other)
-    cluster.settle()
+    until(lambda: cluster.acp("doctor").code == ExitCode.OK, "both are back, and sign")
 
     keys = [cluster.home(leader) / "tls" / "node.key", cluster.home(leader) / "keys" / "signing.pem"]
     keys += [cluster.directory / "ca" / "ca.key", cluster.directory / "clients" / "viewer.key"]

@@ -7,15 +7,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import Cluster
+from tests.support.real_cluster import WAIT_SECONDS, Cluster, until
 
 from replication.client import AsyncClient, Client, RemoteError, resolve
 from replication.client.action_log import ActionLog
@@ -27,18 +25,6 @@ from replication.ledger.verify import verify_export
 from replication.node.local.provision import PolicyChoice
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-
-WAIT_SECONDS = 30.0
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it holds."""
-    give_up = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < give_up:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come to pass")
 
 
 class Enforcement:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import WAIT_SECONDS, Cluster
+from tests.support.real_cluster import WAIT_SECONDS, Cluster, until
 
 from replication.cli.load import LoadResult
 from replication.cli.main import ExitCode
@@ -29,14 +29,6 @@ FAILOVER_SECONDS = 3 * BASE_TIMEOUT_SECONDS
 """Within this time of the coordinator's death the next decision must be acknowledged."""
 
 CLEAR_ERROR_SECONDS = 8.0
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait for a condition."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
 
 
 def state(cluster: Cluster, node: str) -> ClusterStatus | None:

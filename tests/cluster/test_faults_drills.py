@@ -10,13 +10,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.real_cluster import running_cluster
+from tests.support.real_cluster import running_cluster, until
 
 from replication.cli.main import ExitCode, main
 from replication.faults.harness.history import read_history
@@ -173,10 +171,3 @@ def test_a_drill_that_is_interrupted_leaves_no_process_behind(
     finally:
         child.kill()
         child.wait()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)

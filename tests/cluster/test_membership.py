@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import WAIT_SECONDS, Cluster
+from tests.support.real_cluster import WAIT_SECONDS, Cluster, until
 
 from replication.cli.main import ExitCode
 from replication.client import AsyncClient, Client, ClusterHandle, Endpoint, open_folder
@@ -25,13 +24,6 @@ from replication.node.local.processes import LocalCluster
 from replication.node.local.provision import PolicyChoice, pick_free_ports
 
 pytestmark = pytest.mark.cluster
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {WAIT_SECONDS:g} s: {what}"
-        time.sleep(0.05)
 
 
 class Growing:

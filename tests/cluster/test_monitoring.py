@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 from tests.cluster.conftest import MakeCluster
+from tests.support.real_cluster import until
 
 from replication.client.errors import InvalidRequestError
 from replication.node.config import read_config, write_config
 from replication.node.local.provision import PolicyChoice, pick_free_ports
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
-
-WAIT_SECONDS = 30.0
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -36,13 +32,6 @@ def value(port: int, name: str) -> float:
     found = re.search(rf"^{re.escape(name)} (\S+)$", get(port, "/metrics")[1], re.MULTILINE)
     assert found is not None, name
     return float(found[1])
-
-
-def until(condition: Callable[[], Any]) -> None:
-    give_up = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving: PolicyChoice) -> None:

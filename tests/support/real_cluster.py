@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,3 +183,12 @@ def made_cluster(directory: Path, *, start: bool = True, **options: Any) -> Iter
             if child.poll() is None:
                 child.send_signal(signal.SIGCONT)
         cluster.local.stop()
+
+
+def until(condition: Callable[[], Any], what: str = "it", seconds: float = WAIT_SECONDS) -> Any:
+    """Wait for a condition; what it gives once that is true of it."""
+    give_up = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < give_up, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+    return found
