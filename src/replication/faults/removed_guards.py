@@ -171,6 +171,13 @@ def one_tag_for_two_phases(original: Any) -> Any:
     return sign_bytes
 
 
+def name_no_cluster(original: Any) -> Any:
+    def sign_bytes(self: StatementKey, _cluster_id: bytes, signer: str) -> Any:
+        return original(self, bytes(32), signer)
+
+    return sign_bytes
+
+
 def count_every_acknowledgement(_original: Any) -> Any:
     """Aggregated by block hash alone: views and epochs are not looked at."""
 

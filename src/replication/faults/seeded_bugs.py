@@ -29,6 +29,7 @@ from replication.faults.removed_guards import (
     keep_old_epoch,
     lose,
     lowest_floor,
+    name_no_cluster,
     never_timed_out,
     no_lock_in_floor,
     nobody_is_behind,
@@ -366,6 +367,12 @@ BUGS: Final[tuple[SeededBug, ...]] = (
         "cluster, epoch and commands root are not compared with the header",
         "liars",
         skip(ReplicaCore, "_check_shape"),
+    ),
+    SeededBug(
+        "any-cluster",
+        "a signature does not say for which cluster it is",
+        "neighbours",
+        patch(StatementKey, "sign_bytes", name_no_cluster),
     ),
     # Progress.
     SeededBug(

@@ -100,6 +100,12 @@ def _nobody_catches_up() -> tuple[Patch, ...]:
     return (*skip(CatchUp, "behind"), *skip(CatchUp, "look"))
 
 
+def _pages_believed() -> tuple[Patch, ...]:
+    from replication.ordering import replica
+
+    return skip(replica, "check_certificate")
+
+
 def _promises_unwritten() -> tuple[Patch, ...]:
     from replication.node import recorder
     from replication.ordering.effects import SaveSignState
@@ -200,6 +206,13 @@ PRODUCT_BUGS: Final = (
         "catch-up-crashes",
         PROGRESS,
         _nobody_catches_up,
+    ),
+    ProductBug(
+        "pages-believed",
+        "certificates of fetched blocks are not verified",
+        "catch-up-lies",
+        RECORDS,
+        _pages_believed,
     ),
     ProductBug(
         "promises-unwritten",

@@ -56,6 +56,14 @@ def _forgers(seed: int) -> Scenario:
     return replace(changed, faulty=(Faulty(position, attacks),), healing=_without(rng, changed, position))
 
 
+def _neighbours(seed: int) -> Scenario:
+    """A faulty member that has what all of them signed in another cluster."""
+    rng, scenario = _drawn(seed, "neighbours", 4, 4)
+    position = rng.randrange(4)
+    healing = _without(rng, scenario, position)
+    return replace(scenario, faulty=(Faulty(position, ("other-cluster",)),), healing=healing)
+
+
 def _liars(seed: int) -> Scenario:
     """A first coordinator whose blocks lie."""
     return _faulty_coordinator(seed, "liars", ("bad-block", "certificates", "vote-all"))
@@ -148,6 +156,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "views": _views,
     "quorums": _quorums,
     "forgers": _forgers,
+    "neighbours": _neighbours,
     "liars": _liars,
     "clocks": _clocks,
     "censors": _censors,

@@ -22,7 +22,16 @@ from replication.ordering.messages import (
     TimeoutMessage,
 )
 from replication.ordering.quorum import commit_quorum
-from replication.ordering.statements import Lock, NewView, Phase, StatementKey, Suspect, Timeout
+from replication.ordering.statements import (
+    Evidence,
+    Lock,
+    NewView,
+    Phase,
+    Statement,
+    StatementKey,
+    Suspect,
+    Timeout,
+)
 from replication.ordering.timeouts import TimeoutCertificate, TimeoutReport
 
 __all__ = ["FORGERS"]
@@ -272,6 +281,32 @@ class WrongEpoch(Attack):
         return ((to, message),)
 
 
+class OtherCluster(Attack):
+    """Shows here what members signed in another cluster, where they serve under the same keys.
+
+    In a simulation that is anybody, in a drill only the attacker itself, whose key it has."""
+
+    name = "other-cluster"
+
+    def act(self) -> None:
+        host, rng = self.host, self.rng
+        replica, cabal, keys = host.replica, host.world.cabal, host.world.kit.people.keys
+        if replica is None or not self.others():
+            return
+        there = bytes(byte ^ 0xFF for byte in host.world.kit.cluster_id)
+        signers = [name for name in replica.members.ids if name in keys]
+        for here in rng.sample(known := list(cabal.statements), min(4, len(known))):
+            other = replace(here, block_hash=rng.randbytes(32))
+            signed = [(name, keys[name].sign(other.sign_bytes(there, name))) for name in signers]
+            self.send_all(self.some(), CertificateMessage(Certificate(other, tuple(signed))))
+            for name, signature in signed:
+                made_here = cabal.statements[here].get(name)
+                if made_here is not None:
+                    both = Evidence(Statement(here, name, made_here), Statement(other, name, signature))
+                    self.send_all(self.some(), CommandMessage(host.application.evidence_command(both)))
+            self.fire()
+
+
 class BadFetch(Attack):
     """Gives corrupt, stale, foreign or unordered blocks to those who fetch."""
 
@@ -307,4 +342,4 @@ def _flipped(data: bytes, bit: int) -> bytes:
     return data[:index] + bytes((data[index] ^ (1 << (bit % 8)),)) + data[index + 1 :]
 
 
-FORGERS: tuple[type[Attack], ...] = (Mutate, ShortCertificates, WrongEpoch, BadFetch)
+FORGERS: tuple[type[Attack], ...] = (Mutate, ShortCertificates, WrongEpoch, OtherCluster, BadFetch)
