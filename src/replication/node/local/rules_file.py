@@ -11,7 +11,6 @@ optional.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from replication.errors import OperatorError
 from replication.identity.approval_text import read_approval
 from replication.identity.rules import Rules
 from replication.node.local.provision import DEFAULT_RULES
+from replication.node.toml_text import parse_toml
 
 __all__ = ["read_rules"]
 
@@ -35,14 +35,11 @@ def read_rules(path: Path | None) -> Rules:
     if path is None:
         return DEFAULT_RULES
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(path.read_text(encoding="utf-8"))
         return _rules(table)
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # of TOML, UTF-8 and the rules
+    except ValueError as error:  # of TOML, UTF-8 and the rules
         raise OperatorError(f"{path}: {error!s:.300}. Correct the rule.") from error
 
 
