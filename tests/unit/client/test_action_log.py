@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,31 @@ def test_damage_in_the_middle_is_said(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"begun", b"b\xffgun"))
     with pytest.raises(ActionLogError, match="line 1, is damaged"):
         ActionLog.open(path)
+
+
+def test_a_state_that_it_does_not_know_is_damage(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(f'{{"digest": "{ONE}", "state": "paused"}}\n')
+    with pytest.raises(ActionLogError, match="line 1, is damaged"):
+        ActionLog.open(path)
+
+
+@pytest.mark.parametrize("written", [0, 5, OSError(28, "No space left on device")])
+def test_what_is_not_written_down_is_not_begun(
+    path: Path, written: int | OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(descriptor: int, data: bytes) -> int:
+        if isinstance(written, OSError):
+            raise written
+        return real(descriptor, data[:written])
+
+    with ActionLog.open(path) as log:
+        real = os.write
+        monkeypatch.setattr(os, "write", write)
+        with pytest.raises(StorageError, match="cannot be written"):
+            log.begin(ONE, "agent", 3)
+        monkeypatch.undo()
+        assert (log.attempts(ONE), log.newest("agent")) == ((), -1)
 
 
 def test_one_executor_a_file(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.record_factory import RecordFactory, dumps
 
 from replication.client.gate import Gate, GateClosedError, GateFiles, GateState
-from replication.errors import ReplicationError
+from replication.errors import OperatorError, ReplicationError
 
 
 class Decisions:
@@ -164,3 +164,9 @@ def test_a_damaged_file_stays_closed_whatever_comes_later(
     path.unlink()
     files.keep(release)
     assert gate.check("agent-7").state is GateState.RELEASED
+
+
+def test_a_folder_that_cannot_be_made(decisions: Decisions, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OperatorError, match="cannot be made: Not a directory"):
+        GateFiles(decisions.factory.genesis, tmp_path / "file" / "gate")
