@@ -37,7 +37,8 @@ def test_every_verb_is_there() -> None:
     [[verb] for verb in VERBS]
     + [["audit", verb] for verb in ("log", "export", "verify")]
     + [["enrol", verb] for verb in ("invite", "key", "genesis", "sign", "home", "renew")]
-    + [["context", verb] for verb in ("add", "use", "list", "remove", "show")],
+    + [["context", verb] for verb in ("add", "use", "list", "remove", "show")]
+    + [["policy", "test"]],
 )
 def test_every_verb_has_help_and_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--help"]) == 0

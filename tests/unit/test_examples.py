@@ -70,7 +70,7 @@ def test_line_has_the_documented_form(line: dict[str, Any]) -> None:
     assert {"name", "action", "target", "evidence", "expect"} <= line.keys()
     assert line.keys() <= {
         *("name", "action", "target", "evidence", "proposer", "window_seconds", "expiry_seconds"),
-        *("expect", "execute"),
+        *("expect", "execute", "votes"),
     }
     assert isinstance(line["evidence"], dict)
     assert line.get("proposer", "node-1") in NODES

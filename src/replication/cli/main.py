@@ -8,7 +8,7 @@
 4    the state of the cluster does not allow it
 5    permission denied, or the certificate is not accepted
 6    no node could be reached, or the answer did not come in time
-7    verification failed
+7    verification failed, or something that must hold does not
 8    files, keys, configuration, certificates or ports have to be put right
 9    a record is damaged, or a disk failed
 130  interrupted
@@ -48,6 +48,7 @@ from replication.cli import init as init_command
 from replication.cli import log_level as log_level_command
 from replication.cli import members as members_commands
 from replication.cli import node as node_command
+from replication.cli import policy as policy_commands
 from replication.cli import proposals as proposals_commands
 from replication.cli import propose as propose_command
 from replication.cli import status as status_command
@@ -94,6 +95,7 @@ faults_app = typer.Typer(
 )
 members_app = typer.Typer(help="The members, and changes of them through the log.", no_args_is_help=True)
 enrol_app = typer.Typer(help="Hosts that make their own keys; renewed certificates.", no_args_is_help=True)
+policy_app = typer.Typer(help="What a voter says without being asked.", no_args_is_help=True)
 context_app = typer.Typer(help="Names for several clusters.", no_args_is_help=True)
 
 CLUSTER, VOTING, ACTING, RECORD = "A cluster", "Voting", "Acting on decisions", "The record"
@@ -114,6 +116,8 @@ app.command("show", rich_help_panel=VOTING)(with_connection(proposals_commands.s
 app.command("history", rich_help_panel=VOTING)(with_connection(history_command.history))
 app.command("agreement", rich_help_panel=VOTING)(with_connection(agreement_commands.agreement))
 app.command("blocs", rich_help_panel=VOTING)(with_connection(agreement_commands.blocs))
+app.add_typer(policy_app, name="policy", rich_help_panel=VOTING)
+policy_app.command("test")(with_connection(policy_commands.try_out))
 app.command("watch", rich_help_panel=ACTING)(with_connection(watch_command.watch))
 app.command("executor", rich_help_panel=ACTING)(executor_commands.executor)
 app.command("gate", rich_help_panel=ACTING)(executor_commands.gate)

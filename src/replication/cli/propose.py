@@ -12,7 +12,7 @@ import typer
 from replication.cli.options import Connection, to_milliseconds
 from replication.cli.output import print_json, show_proposal
 
-__all__ = ["MAX_EVIDENCE_BYTES", "parse_evidence", "propose"]
+__all__ = ["MAX_EVIDENCE_BYTES", "parse_evidence", "propose", "read_json"]
 
 MAX_EVIDENCE_BYTES = 64 * 1024
 """As much evidence as a proposal can hold."""
@@ -77,7 +77,7 @@ def parse_evidence(text: str) -> dict[str, Any]:
             f"The evidence in {source} has more than {MAX_EVIDENCE_BYTES} bytes. Keep what the voters need."
         )
     try:
-        value = json_module.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = read_json(raw.decode())
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"The evidence in {source} is not valid JSON: {error}. Give an object such as "
@@ -89,6 +89,12 @@ def parse_evidence(text: str) -> dict[str, Any]:
             f"braces."
         )
     return value
+
+
+def read_json(text: str) -> Any:
+    """The JSON value in `text`. Raises `ValueError` also for a name that stands twice in one object and for
+    what is not JSON but Python reads, and `RecursionError`."""
+    return json_module.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _read_evidence(text: str) -> tuple[bytes, str]:

@@ -90,7 +90,7 @@ class ExpressionError(ValueError):
 
 
 class Expression:
-    """One compiled CEL expression, and how its cost grows with the evidence.
+    """One compiled CEL expression, and how its cost grows with the evidence. `source` is its text.
 
     Raises:
         ExpressionError: CEL does not accept it, or it uses a name, function or form that cannot work here.
@@ -99,6 +99,7 @@ class Expression:
     def __init__(self, source: str) -> None:
         if len(source) > _MAX_EXPRESSION_LENGTH:
             raise ExpressionError(f"it is longer than {_MAX_EXPRESSION_LENGTH} characters")
+        self.source = source
         with _native_errors():
             self._program = cel.compile(source)
         self._exponent, bound = _growth(_tokens(source))

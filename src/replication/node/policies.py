@@ -190,6 +190,11 @@ class CelPolicy:
     def __len__(self) -> int:
         return len(self._rules)
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """What each rule asks, in order; the first has the number 1."""
+        return tuple(rule.when.source for rule in self._rules)
+
     def judge(self, incident: Incident) -> Judgement:
         """Evaluate the rules in order; see the class."""
         try:
