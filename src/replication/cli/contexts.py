@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from replication.cli.completion import context_names
 from replication.cli.options import JsonOption
 from replication.cli.output import console, note, print_json, table
 
 __all__ = ["add", "listing", "remove", "show", "use"]
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the context.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the context.", autocompletion=context_names)
+]
 FileOption = Annotated[Path | None, typer.Option(help="As for every command.", show_default=False)]
 
 
@@ -78,7 +81,9 @@ def remove(name: NameArgument, json: JsonOption = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Default: the one in use.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Default: the one in use.", autocompletion=context_names)
+    ] = "",
     json: JsonOption = False,
 ) -> None:
     """Show one context."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from replication.cli.completion import member_ids
 from replication.cli.options import Connection
 from replication.cli.output import console, print_json, table, time_text
 
@@ -14,7 +15,9 @@ __all__ = ["history"]
 
 def history(
     options: Connection,
-    voter_id: Annotated[str, typer.Argument(metavar="VOTER", help="A member, such as node-2.")],
+    voter_id: Annotated[
+        str, typer.Argument(metavar="VOTER", help="A member, such as node-2.", autocompletion=member_ids)
+    ],
 ) -> None:
     """List the votes of one member, oldest first."""
     with options.open() as client:

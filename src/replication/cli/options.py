@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from replication.cli.completion import among, context_names, member_ids
+
 if TYPE_CHECKING:
     from replication.client import Client, ClusterHandle
 
@@ -47,7 +49,9 @@ class Connection:
     role: Annotated[
         str,
         typer.Option(
-            help="Client certificate to use: viewer, operator, admin, executor.", rich_help_panel=PANEL
+            help="Client certificate to use: viewer, operator, admin, executor.",
+            rich_help_panel=PANEL,
+            autocompletion=among("viewer", "operator", "admin", "executor"),
         ),
     ] = "admin"
     endpoint: Annotated[
@@ -68,12 +72,22 @@ class Connection:
     ] = None
     node: Annotated[
         str | None,
-        typer.Option(help="Ask this member and no other.", show_default=False, rich_help_panel=PANEL),
+        typer.Option(
+            help="Ask this member and no other.",
+            show_default=False,
+            rich_help_panel=PANEL,
+            autocompletion=member_ids,
+        ),
     ] = None
     timeout: Annotated[float, typer.Option(help="Seconds for the whole call.", rich_help_panel=PANEL)] = 10.0
     context: Annotated[
         str | None,
-        typer.Option(help="A cluster of acp context list.", show_default=False, rich_help_panel=PANEL),
+        typer.Option(
+            help="A cluster of acp context list.",
+            show_default=False,
+            rich_help_panel=PANEL,
+            autocompletion=context_names,
+        ),
     ] = None
     json: JsonOption = False
 

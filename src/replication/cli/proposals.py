@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from replication.cli.completion import among
 from replication.cli.options import Connection
 from replication.cli.output import console, print_json, show_proposal, table, time_text
 
@@ -15,7 +16,12 @@ __all__ = ["proposals", "show"]
 def proposals(
     options: Connection,
     status: Annotated[
-        str | None, typer.Option(help="Only open, decided, executed or expired ones.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Only open, decided, executed or expired ones.",
+            show_default=False,
+            autocompletion=among("open", "decided", "executed", "expired"),
+        ),
     ] = None,
     unconfirmed: Annotated[
         bool, typer.Option("--unconfirmed", help="Only approved ones that nobody has executed with success.")

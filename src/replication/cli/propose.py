@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from replication.cli.completion import among
 from replication.cli.options import Connection, to_milliseconds
 from replication.cli.output import print_json, show_proposal
 
@@ -21,7 +22,11 @@ MAX_EVIDENCE_BYTES = 64 * 1024
 def propose(
     options: Connection,
     action: Annotated[
-        str, typer.Argument(help="quarantine, terminate, escalate, release, restrict, or any other.")
+        str,
+        typer.Argument(
+            help="quarantine, terminate, escalate, release, restrict, or any other.",
+            autocompletion=among("quarantine", "terminate", "escalate", "release", "restrict"),
+        ),
     ],
     target: Annotated[str, typer.Argument(help="The suspect; leave out if there is none.")] = "",
     evidence: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from replication.cli.completion import among
 from replication.cli.options import Connection
 from replication.cli.output import note, print_json
 
@@ -15,7 +16,14 @@ __all__ = ["vote"]
 def vote(
     options: Connection,
     proposal_id: Annotated[str, typer.Argument(metavar="ID", help="The proposal, such as prop-0001.")],
-    value: Annotated[str, typer.Argument(metavar="VOTE", help="approve, reject or abstain.")],
+    value: Annotated[
+        str,
+        typer.Argument(
+            metavar="VOTE",
+            help="approve, reject or abstain.",
+            autocompletion=among("approve", "reject", "abstain"),
+        ),
+    ],
     reason: Annotated[str, typer.Option(help="Why, at most 1 KiB.")] = "",
     request_id: Annotated[
         str | None,
