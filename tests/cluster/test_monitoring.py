@@ -48,6 +48,15 @@ def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving:
         for port in ports.values():
             assert value(port, 'acp_decisions_total{decision="approved"}') == 1
             assert value(port, "acp_decision_seconds_count") == 1
+            assert value(port, 'acp_decision_seconds_bucket{le="+Inf"}') == 1
+            assert value(port, 'acp_write_seconds_bucket{le="+Inf"}') >= value(port, "acp_height") >= 2
+            assert value(port, 'acp_votes_cast_total{value="approve"}') == 1
+            assert 3 <= value(port, 'acp_votes_recorded_total{value="approve"}') <= 4
+            assert value(port, 'acp_rpcs_under_way{method="PeerService.Exchange"}') == 3
+        assert 'acp_member_queue_messages{member="node-2"}' in get(ports["node-1"], "/metrics")[1]
+        propose = 'acp_rpcs_total{code="OK",method="VotingService.Propose"} 1'
+        assert sum(propose in get(port, "/metrics")[1] for port in ports.values()) == 1
+        for port in ports.values():
             assert get(port, "/readyz")[0] == get(port, "/livez")[0] == 200
         assert cluster.acp("health", str(cluster.home("node-3")), "--service", "ready").code == 0
         assert client.set_log_level("debug", node="node-2") == "info"

@@ -8,12 +8,24 @@ from tests.support.record_factory import RecordFactory
 
 from replication.ledger.history import genesis_totals
 from replication.ledger.reading import Summary
+from replication.node.calls import MethodCalls
 from replication.node.contacts import PeerState
 from replication.node.counters import Counters
 from replication.node.driver import DriverStatus
 from replication.node.metrics import Snapshot
+from replication.node.peers import SendQueue
 
 __all__ = ["snapshot"]
+
+
+def counters() -> Counters:
+    """Two syncs, of 2 and 40 ms; one decision in 30 s."""
+    made = Counters(evidence=1, fsyncs=9)
+    made.cast["approve"] = made.recorded["reject"] = 3
+    made.writes.add(2_000)
+    made.writes.add(40_000)
+    made.decided.add(30_000_000)
+    return made
 
 
 def snapshot(**changes: Any) -> Snapshot:
@@ -35,7 +47,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "muted": "",
         "suspected": "",
         "can_progress": True,
-        "counters": {**Counters().as_dict(), "fsyncs": 9},
+        "counters": counters(),
     }
     summary = Summary(
         totals=genesis_totals(genesis),
@@ -48,6 +60,11 @@ def snapshot(**changes: Any) -> Snapshot:
         expired=1,
         unconfirmed=1,
     )
+    proposals, watching = MethodCalls(is_stream=False), MethodCalls(is_stream=True)
+    proposals.under_way = watching.under_way = 2
+    proposals.end("OK", 3_000)
+    queue = SendQueue()
+    queue.put(b"message")
     return Snapshot(
         member="node-1",
         members=genesis.members,
@@ -55,4 +72,6 @@ def snapshot(**changes: Any) -> Snapshot:
         status=DriverStatus(**{**values, **changes}),
         summary=summary,
         certificates={"authority": genesis.ca_certificate},
+        queues={"node-2": queue},
+        calls={"VotingService.Propose": proposals, "VotingService.Watch": watching},
     )

@@ -31,6 +31,7 @@ FUNCTIONS = {
     "floor",
     "and",
     "label_values",
+    "histogram_quantile",
     "or",
 }
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+
+from replication.node.histogram import DECISION_BOUNDS_US, Histogram
 
 __all__ = ["Counters", "PeerLog"]
 
@@ -15,32 +18,30 @@ LOG_EVERY_MS = 5_000
 class Counters:
     """Totals since the start of the process.
 
-    turns: batches of inputs. writes: turns that had something to make durable. messages: taken from peers.
-    refused: of these, the invalid ones. submitted: commands of one's own. blocks, entries, decisions:
-    committed here. votes: cast by this member. views: how often the view changed. pages, bad_pages: of
-    fetched blocks. write_us: microseconds that the writes took. timed_decisions: those that votes have
-    settled; decision_ms: from proposal to tally, by block time, of all these together.
+    turns: batches of inputs. messages: taken from peers. refused: of these, the invalid ones. submitted:
+    commands of one's own. blocks, entries, decisions, evidence: committed here. views: how often the view
+    changed. pages, bad_pages: of fetched blocks. fsyncs: how often the disk was waited for. cast: votes of
+    this member, and recorded: votes committed here, by value. writes: turns that had something to make
+    durable, and how long that took. decided: those decisions that votes have settled, from proposal to tally
+    by block time.
     """
 
     turns: int = 0
-    writes: int = 0
     messages: int = 0
     refused: int = 0
     submitted: int = 0
     blocks: int = 0
     entries: int = 0
     decisions: int = 0
-    votes: int = 0
+    evidence: int = 0
     views: int = 0
     pages: int = 0
     bad_pages: int = 0
-    write_us: int = 0
-    timed_decisions: int = 0
-    decision_ms: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """By name, for metrics."""
-        return asdict(self)
+    fsyncs: int = 0
+    cast: Counter[str] = field(default_factory=Counter)
+    recorded: Counter[str] = field(default_factory=Counter)
+    writes: Histogram = field(default_factory=Histogram)
+    decided: Histogram = field(default_factory=lambda: Histogram(DECISION_BOUNDS_US))
 
 
 class PeerLog:

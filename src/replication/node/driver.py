@@ -291,6 +291,7 @@ class Driver:
         """A snapshot for status answers and metrics."""
         replica = self._replica
         head = replica.head
+        self._counters.fsyncs = self._recorder.fsyncs
         return DriverStatus(
             epoch=replica.members.epoch,
             view=replica.view,
@@ -303,7 +304,7 @@ class Driver:
             muted=replica.muted,
             suspected=replica.suspected,
             can_progress=self.can_progress,
-            counters={**self._counters.as_dict(), "fsyncs": self._recorder.fsyncs},
+            counters=self._counters,
             inbox=len(self._feeder.inbox),
         )
 
@@ -349,7 +350,6 @@ class Driver:
             self._transport.send(send.to, send.message)
         self._withdrawn += batch.withdrawn
         if batch.persist:
-            self._counters.writes += 1
             withdrawn, self._withdrawn = self._withdrawn, []
             self._is_writing = True
             began = time.perf_counter_ns()
@@ -359,7 +359,7 @@ class Driver:
                 batch.give_up(_stopping)
                 raise
             self._is_writing = False
-            self._counters.write_us += (time.perf_counter_ns() - began) // 1000
+            self._counters.writes.add((time.perf_counter_ns() - began) // 1000)
             if self.fatal.done():
                 batch.give_up(_stopping)
                 return

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from replication.errors import ReplicationError
 from replication.node.contacts import PeerState
+from replication.node.counters import Counters
 from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate
 from replication.ordering.messages import Message
@@ -78,8 +79,8 @@ class DriverSettings:
 @dataclass(frozen=True)
 class DriverStatus:
     """A snapshot. `muted` says why this member signs nothing, `suspected` why it suspects the coordinator;
-    both are empty when all is well. `counters` are totals since the start of the process (see
-    `counters.Counters`), and `fsyncs`. `inbox` is how many messages of peers wait."""
+    both are empty when all is well. `counters` are totals since the start of the process, and go on counting.
+    `inbox` is how many messages of peers wait."""
 
     epoch: int
     view: int
@@ -92,5 +93,5 @@ class DriverStatus:
     muted: str
     suspected: str
     can_progress: bool
-    counters: Mapping[str, int]
+    counters: Counters
     inbox: int = 0

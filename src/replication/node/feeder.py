@@ -312,15 +312,20 @@ class Feeder:
         entries = applied.execution.entries
         self._counters.blocks += 1
         self._counters.entries += len(entries)
-        self._counters.decisions += sum(entry.event_type == "tally" for entry in entries)
+        for entry in entries:
+            if entry.event_type == "vote":
+                self._counters.recorded[entry.data["value"]] += 1
+            elif entry.event_type == "tally":
+                self._counters.decisions += 1
+            elif entry.event_type == "evidence":
+                self._counters.evidence += 1
         for digest in applied.execution.finished:
             poll = applied.execution.touched.get(digest)
             if poll is not None:  # decided by votes, and not because its time was over
-                self._counters.timed_decisions += 1
-                self._counters.decision_ms += applied.execution.time_ms - poll.proposal.proposed_ms
-        for entry, outcome in self.own.take_finished(applied.execution.outcomes):
-            entry.finish(outcome)
-            self._settled.append(entry.digest)
+                self._counters.decided.add(1000 * (applied.execution.time_ms - poll.proposal.proposed_ms))
+        for own, outcome in self.own.take_finished(applied.execution.outcomes):
+            own.finish(outcome)
+            self._settled.append(own.digest)
         self._voter.committed(applied)
         self._is_in_hurry = True
 

@@ -8,7 +8,7 @@ conventions have it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,16 +16,20 @@ from cryptography import x509
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 
 from replication import __version__
+from replication.consensus import VoteValue
 from replication.identity import keys
 from replication.identity.members import MemberSet
 from replication.ledger.reading import Summary
+from replication.node.calls import MethodCalls
 from replication.node.driver import DriverStatus
+from replication.node.histogram import Histogram
+from replication.node.peers import SendQueue
 from replication.ordering.quorum import commit_quorum
 
 __all__ = ["Snapshot", "node_metrics"]
@@ -35,7 +39,8 @@ STATES: Final = ("approved", "rejected", "no_quorum", "expired")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that a scrape shows. `certificates` are PEM by name."""
+    """Everything that a scrape shows. `certificates` are PEM by name; `queues` hold what waits for each other
+    member; `calls` are by ``Service.Method``."""
 
     member: str
     members: MemberSet
@@ -43,6 +48,8 @@ class Snapshot:
     status: DriverStatus
     summary: Summary
     certificates: dict[str, bytes]
+    queues: Mapping[str, SendQueue]
+    calls: Mapping[str, MethodCalls]
 
 
 def node_metrics(found: Snapshot) -> Iterator[Metric]:
@@ -58,7 +65,9 @@ def node_metrics(found: Snapshot) -> Iterator[Metric]:
     )
     yield from _record(found)
     yield from _members(found)
+    yield from _queues(found.queues)
     yield from _work(found.status)
+    yield from _calls(found.calls)
     expiry = GaugeMetricFamily(
         "acp_certificate_expiry_timestamp_seconds",
         "When a transport certificate ends.",
@@ -136,26 +145,76 @@ def _members(found: Snapshot) -> Iterator[Metric]:
     yield from (faulty, reachable, height, silent, diverges, refused)
 
 
+def _queues(queues: Mapping[str, SendQueue]) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "acp_member_queue_messages", "Messages that wait to be sent to a member.", labels=["member"]
+    )
+    dropped = CounterMetricFamily(
+        "acp_member_dropped_messages",
+        "Messages to a member that found no room, since its link was made.",
+        labels=["member"],
+    )
+    for member, queue in queues.items():
+        waiting.add_metric([member], len(queue))
+        dropped.add_metric([member], queue.dropped)
+    yield from (waiting, dropped)
+
+
 def _work(status: DriverStatus) -> Iterator[Metric]:
     counters = status.counters
     for name, text, value in (
-        ("acp_view_changes", "Views entered since the start of the process.", counters["views"]),
-        ("acp_blocks", "Blocks committed since the start of the process.", counters["blocks"]),
-        ("acp_votes_cast", "Votes of this member since the start of the process.", counters["votes"]),
-        ("acp_messages", "Messages taken from members.", counters["messages"]),
-        ("acp_fsyncs", "How often the disk was waited for.", counters["fsyncs"]),
+        ("acp_view_changes", "Views entered since the start of the process.", counters.views),
+        ("acp_blocks", "Blocks committed since the start of the process.", counters.blocks),
+        ("acp_evidence", "Evidence committed since the start of the process.", counters.evidence),
+        ("acp_messages", "Messages taken from members.", counters.messages),
+        ("acp_fsyncs", "How often the disk was waited for.", counters.fsyncs),
         ("acp_signatures_verified", "Signatures verified.", keys.verifications.count),
     ):
         yield CounterMetricFamily(name, text, value=value)
-    yield SummaryMetricFamily(
-        "acp_write_seconds",
-        "Making something durable: journal and record together.",
-        count_value=counters["writes"],
-        sum_value=counters["write_us"] / 1_000_000,
+    for name, text, votes in (
+        ("acp_votes_cast", "Votes of this member since the start of the process.", counters.cast),
+        ("acp_votes_recorded", "Votes committed since the start of the process.", counters.recorded),
+    ):
+        family = CounterMetricFamily(name, text, labels=["value"])
+        for choice in VoteValue:
+            family.add_metric([choice.value], votes[choice.value])
+        yield family
+    for name, text, times in (
+        (
+            "acp_write_seconds",
+            "Making something durable: journal and record together.",
+            counters.writes,
+        ),
+        (
+            "acp_decision_seconds",
+            "From the block of a proposal to that of its tally, if votes have settled it.",
+            counters.decided,
+        ),
+    ):
+        yield _histogram(HistogramMetricFamily(name, text, labels=[]), [], times)
+
+
+def _calls(calls: Mapping[str, MethodCalls]) -> Iterator[Metric]:
+    under_way = GaugeMetricFamily(
+        "acp_rpcs_under_way", "Calls and streams that have not ended.", labels=["method"]
     )
-    yield SummaryMetricFamily(
-        "acp_decision_seconds",
-        "From the block of a proposal to that of its tally, if votes have settled it.",
-        count_value=counters["timed_decisions"],
-        sum_value=counters["decision_ms"] / 1000,
+    ended = CounterMetricFamily(
+        "acp_rpcs", "Calls that have ended, by the status they ended with.", labels=["method", "code"]
     )
+    times = HistogramMetricFamily(
+        "acp_rpc_seconds",
+        "How long the answers to calls took that are no streams; some wait for a decision.",
+        labels=["method"],
+    )
+    for method, found in calls.items():
+        under_way.add_metric([method], found.under_way)
+        for code, count in found.ended.items():
+            ended.add_metric([method, code], count)
+        if found.times is not None:
+            _histogram(times, [method], found.times)
+    yield from (under_way, ended, times)
+
+
+def _histogram(family: HistogramMetricFamily, labels: list[str], times: Histogram) -> HistogramMetricFamily:
+    family.add_metric(labels, list(times.cumulative()), times.total_us / 1_000_000)
+    return family

@@ -283,9 +283,10 @@ class PeerLinks:
             response.height,
         )
 
-    def dropped(self) -> int:
-        """How many messages found no room since the start."""
-        return sum(link.queue.dropped for link in self._links.values())
+    @property
+    def queues(self) -> dict[str, SendQueue]:
+        """What waits for each peer."""
+        return {peer: link.queue for peer, link in self._links.items()}
 
 
 class _Link:

@@ -26,6 +26,7 @@ from replication import __version__
 from replication.identity.members import MemberSet
 from replication.ledger.application import VotingApplication
 from replication.node.access import ACCESS, Gate
+from replication.node.calls import CallMeter
 from replication.node.config import Timing
 from replication.node.driver import Driver
 from replication.node.home import OpenedHome, open_home
@@ -175,6 +176,7 @@ class Node:
         )
         self._peer_service = PeerService(opened.member_id, opened.genesis.cluster_id, self._driver)
         self._health = health.aio.HealthServicer()
+        self._meter = CallMeter()
         self._monitoring: Monitoring | None = None
         self._stopping = asyncio.Event()
 
@@ -227,6 +229,8 @@ class Node:
                 "node": self._transport.certificate,
                 "authority": self._opened.genesis.ca_certificate,
             },
+            queues=self._links.queues,
+            calls=self._meter.methods,
         )
 
     async def _follow_health(self) -> None:
@@ -276,7 +280,7 @@ class Node:
     def _server(self) -> grpc.aio.Server:
         opened, driver = self._opened, self._driver
         server = grpc.aio.server(
-            interceptors=[Gate(opened.genesis.cluster_id)],
+            interceptors=[self._meter, Gate(opened.genesis.cluster_id)],
             options=[
                 *_SERVER_OPTIONS,
                 ("grpc.max_allowed_incoming_connections", room_for_connections()),

@@ -193,7 +193,7 @@ class Voter:
             return refused(Reason.REASON_REQUIRED, text, proposal_id)
         self._note(proposal.digest, proposal.proposer, proposal_id)
         self.ballots.cast(VoteItem(proposal.digest, value, revision, reason, now_ms))
-        self._counters.votes += 1
+        self._counters.cast[value.value] += 1
         return self.ballots.sign_alone(proposal.digest, now_ms)
 
     def resign(self, proposal_id: str, now_ms: int) -> bytes | None:
@@ -344,4 +344,4 @@ class Voter:
             return
         reason = choice.reason or ("by policy" if self._gives_reasons else "")
         self.ballots.cast(VoteItem(digest, choice.value, 0, reason, self._clock()))
-        self._counters.votes += 1
+        self._counters.cast[choice.value.value] += 1

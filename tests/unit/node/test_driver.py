@@ -88,7 +88,7 @@ def test_what_any_node_proposes_is_decided_everywhere(tmp_path: Path) -> None:
             assert len(set(ids)) == 20
             await all_decided(cluster, *ids)
             await cluster.level()
-            assert all(node.driver.status().counters["decisions"] == 20 for node in cluster.nodes)
+            assert all(node.driver.status().counters.decisions == 20 for node in cluster.nodes)
 
     run(scenario())
 
@@ -364,7 +364,7 @@ def test_a_node_that_was_away_catches_up_page_by_page(tmp_path: Path) -> None:
                 await cluster[0].propose(f"r{number}", evidence=b'{"text":"' + b"x" * 4_000 + b'"}')
             await cluster[3].start()
             await cluster.level()
-            assert cluster[3].driver.status().counters["pages"] >= 2
+            assert cluster[3].driver.status().counters.pages >= 2
             await all_decided(cluster, "prop-0040")
 
     run(scenario())
@@ -598,7 +598,7 @@ def test_a_peers_error_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.
 
             with monkeypatch.context() as patch:
                 patch.setattr(node.driver._replica, "receive", refusing)
-                await eventually(lambda: node.driver.status().counters["refused"] > 3)
+                await eventually(lambda: node.driver.status().counters.refused > 3)
             assert not node.driver.fatal.done()
             assert (await node.propose("r")).accepted
 

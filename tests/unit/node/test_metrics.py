@@ -16,6 +16,7 @@ import pytest
 from tests.support.snapshots import snapshot
 
 from replication.node.contacts import PeerState
+from replication.node.histogram import DECISION_BOUNDS_US, DURATION_BOUNDS_US, Histogram
 from replication.node.local.provision import pick_free_ports
 from replication.node.metrics import Snapshot, node_metrics
 from replication.node.monitoring import MAX_REQUESTS, Monitoring, MonitoringError, why_not_ready
@@ -40,6 +41,17 @@ def test_what_a_scrape_shows() -> None:
     assert value(found, "acp_member_faulty", member="node-3") == 1
     assert value(found, "acp_member_silent_seconds", member="node-2") == 0.05
     assert value(found, "acp_member_refused_messages_total", member="node-4") == 4
+    assert value(found, "acp_member_queue_messages", member="node-2") == 1
+    assert value(found, "acp_votes_cast_total", value="approve") == 3
+    assert value(found, "acp_votes_recorded_total", value="abstain") == 0
+    assert value(found, "acp_evidence_total") == 1
+    assert value(found, "acp_rpcs_total", method="VotingService.Propose", code="OK") == 1
+    assert value(found, "acp_rpcs_under_way", method="VotingService.Watch") == 2
+    assert value(found, "acp_write_seconds_bucket", le="0.0025") == 1
+    assert value(found, "acp_write_seconds_bucket", le="0.05") == value(found, "acp_write_seconds_count") == 2
+    assert value(found, "acp_write_seconds_sum") == 0.042
+    assert value(found, "acp_decision_seconds_bucket", le="60.0") == 1
+    assert value(found, "acp_rpc_seconds_count", method="VotingService.Propose") == 1
     assert value(found, "acp_certificate_expiry_timestamp_seconds", certificate="authority") > 1e9
 
 
@@ -56,6 +68,19 @@ def test_names_keep_to_the_conventions() -> None:
         assert metric.name.startswith("acp_")
         assert metric.documentation.endswith(".")
         assert (metric.type == "counter") == all(sample.name.endswith("_total") for sample in metric.samples)
+
+
+def test_a_bound_belongs_to_its_bucket() -> None:
+    times = Histogram((10, 20))
+    for duration_us in (0, 10, 11, 20, 21, 10**9):
+        times.add(duration_us)
+    assert list(times.cumulative()) == [("1e-05", 2), ("2e-05", 4), ("+Inf", 6)]
+    assert (times.count, times.total_us) == (6, 10**9 + 62)
+
+
+def test_bounds_rise() -> None:
+    for bounds_us in (DURATION_BOUNDS_US, DECISION_BOUNDS_US):
+        assert list(bounds_us) == sorted(set(bounds_us))
 
 
 def test_ready() -> None:

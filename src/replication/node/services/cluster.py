@@ -161,8 +161,8 @@ class ClusterService(cluster_service_pb2_grpc.ClusterServiceServicer):
         counters = status.counters
         return pb.NodeCounters(
             signatures_verified=keys.verifications.count,
-            fsyncs=counters.get("fsyncs", 0),
+            fsyncs=counters.fsyncs,
             cpu_seconds=time.process_time(),
-            blocks=counters.get("blocks", 0),
-            decisions=counters.get("decisions", 0),
+            blocks=counters.blocks,
+            decisions=counters.decisions,
         )
