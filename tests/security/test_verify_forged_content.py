@@ -436,6 +436,23 @@ def test_a_proposal_has_at_most_eight_receipts() -> None:
     refused(factory, "prop-0001 has 8 receipts already")
 
 
+def test_a_ninth_receipt_is_the_first_that_says_succeeded() -> None:
+    def full() -> tuple[RecordFactory, str]:
+        factory, proposal = executing()
+        for attempt in range(8):
+            factory.execute(proposal, "node-1", "failed", detail=f"attempt {attempt}")
+        factory.execute(proposal, "node-2")
+        return factory, proposal
+
+    factory, proposal = full()
+    verify(factory)
+    factory.execute(proposal, "node-3")
+    refused(factory, "prop-0001 was executed already")
+    factory, proposal = full()
+    factory.execute(proposal, "node-3", "partial")
+    refused(factory, "prop-0001 has 8 receipts already")
+
+
 # ------------------------------------------------------------------- every field, every wrong value, resealed
 
 

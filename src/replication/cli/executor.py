@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shlex
 import signal
 from pathlib import Path
@@ -49,6 +50,14 @@ def executor(
             "--gate", help="Keep this folder up to date for gates.", metavar="DIR", show_default=False
         ),
     ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Try this proposal again that was given up; may be repeated.",
+            metavar="ID",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[float, typer.Option("--limit", help="Seconds an action may take.", min=0.1)] = 60.0,
     endpoint: Annotated[
         list[str] | None,
@@ -60,24 +69,34 @@ def executor(
     receipt.
 
     Nothing is done before the decision's certificate has verified. An action may be asked for twice, with
-    the same idempotency key."""
+    the same idempotency key. What has failed four times is left to a person, also after a restart; --retry
+    gives it four attempts more."""
     from replication.client import UsageError
     from replication.client.acting import run_command, send_webhook
     from replication.client.action_log import ActionLog
 
     if (run is None) == (webhook is None):
         raise UsageError("Say how to act: either --run COMMAND or --webhook URL.")
+    for wanted in retry or ():
+        if not re.fullmatch(r"prop-[0-9]{4,}", wanted):
+            raise UsageError(f"--retry {wanted!r:.80} is no proposal. Give an id such as prop-0001.")
     act = run_command(shlex.split(run), limit) if run is not None else send_webhook(webhook or "", limit)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     handle = _handle(home, endpoint or [])
     with ActionLog.open(home / LOG_FILE) as log:
-        asyncio.run(_work(home, handle, log, act, action or [], gate_folder))
+        asyncio.run(_work(home, handle, log, act, action or [], gate_folder, retry or []))
 
 
 async def _work(
-    home: Path, handle: ClusterHandle, log: ActionLog, act: Act, actions: list[str], gate_folder: Path | None
+    home: Path,
+    handle: ClusterHandle,
+    log: ActionLog,
+    act: Act,
+    actions: list[str],
+    gate_folder: Path | None,
+    retry: list[str],
 ) -> None:
     from replication.client import AsyncClient
     from replication.client.executor import Executor
@@ -90,7 +109,8 @@ async def _work(
     if gate_folder is not None and handle.genesis is not None:
         files = GateFiles(handle.genesis, gate_folder)
     async with AsyncClient(handle) as client:
-        work = asyncio.create_task(Executor(client, name, key, log, act, actions=actions, gate=files).run())
+        executor = Executor(client, name, key, log, act, actions=actions, gate=files, retry=retry)
+        work = asyncio.create_task(executor.run())
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)
         note(f"{name} acts on {', '.join(actions) or 'every action'}.")

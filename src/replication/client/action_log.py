@@ -126,6 +126,11 @@ class ActionLog:
         if self._attempts[digest][-1].is_over:
             del self._attempts[digest]
 
+    def again(self, digest: str) -> None:
+        """The attempts on a decision no longer count: somebody wants it tried again."""
+        self._append({"digest": digest, "state": "again"})
+        self._attempts.pop(digest, None)
+
     def _append(self, line: dict[str, Any]) -> None:
         data = _encoded(line)
         try:
@@ -221,5 +226,7 @@ def _apply(known: _State, line: dict[str, Any]) -> None:
         attempts[digest][-1] = replace(attempts[digest][-1], is_delivered=True)
         if attempts[digest][-1].is_over:
             del attempts[digest]
+    elif state == "again":
+        attempts.pop(digest, None)
     else:
         raise ValueError(f"unknown state {state!r}")

@@ -9,7 +9,8 @@ The record itself says what is still to be done: approved proposals without a re
 nothing is missed, however long an executor was away; and since the question goes to one node after another,
 no single node can hide a decision for longer than a round. Audit entries are watched only to be quick.
 
-Decisions about one target are carried out in the order of the record. Of those that say whether it may run
+Decisions about one target are carried out in the order of the record, one at a time; those about others go
+on meanwhile, so that a slow action holds up nothing but its target. Of those that say whether it may run
 (`gate.STATE_BY_ACTION`) one that a later one has overtaken is not tried again: a quarantine that failed must
 not come after the release.
 
@@ -51,7 +52,8 @@ POLL_SECONDS: Final = 2.0
 """Between two looks at what is unconfirmed, each at another node."""
 
 MAX_ATTEMPTS: Final = 4
-"""A proposal can have eight receipts; two executors that fail can still both report."""
+"""A proposal can have eight receipts, and one more that says succeeded; two executors that fail can still
+both report."""
 
 FIRST_RETRY_SECONDS: Final = 5.0
 """Doubled with every attempt."""
@@ -110,8 +112,9 @@ Act = Callable[[Order], Awaitable[Result]]
 class Executor:
     """One executor of one cluster. `actions` limits what it acts on; without, it takes every action.
 
-    `gate` is kept up to date with the certificates of what it handled. Raises UsageError without a genesis
-    file: an executor that cannot verify must not act.
+    `gate` is kept up to date with the certificates of what it handled. `retry` are the ids of proposals that
+    get `MAX_ATTEMPTS` more attempts when they are given up. Raises UsageError without a genesis file: an
+    executor that cannot verify must not act.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Executor:
         *,
         actions: Collection[str] = (),
         gate: GateFiles | None = None,
+        retry: Collection[str] = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         if client.handle.genesis is None:
@@ -138,8 +142,18 @@ class Executor:
         self._act = act
         self._actions = frozenset(actions)
         self._gate = gate
+        self._retry = set(retry)
         self._poll_seconds = poll_seconds
         self._wake = asyncio.Event()
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._busy: set[str] = set()
+        """Targets, as nodes list them, whose decisions are being carried out or wait for their turn."""
+        self._missed: set[str] = set()
+        """Of those, the ones that a later round came upon."""
+        self._handled: set[str] = set()
+        """Digests of what is being handled, and targets that are acted upon, as certificates name them: what
+        a node lists twice, or under another target, is done once and in order all the same."""
+        self._acted_upon: set[str] = set()
         self._retry_at: dict[str, float] = {}
         self._told: set[str] = set()
         self._followed: dict[str | None, int] = {}
@@ -157,50 +171,70 @@ class Executor:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
-            group.create_task(self._work())
+            group.create_task(self._work(group))
             if self._gate is not None:
                 for endpoint in self._client.handle.endpoints:
                     group.create_task(self._keep_gate(self._gate, endpoint.member_id))
 
     async def round(self, node: str | None = None) -> int:
-        """Look once at what is unconfirmed, at one node, and do it; how many receipts were recorded."""
+        """Look once at what is unconfirmed, at one node, and do it; how many receipts were recorded. What an
+        earlier round is still about is left to that."""
+        due = await self._due(node)
+        return sum(await asyncio.gather(*(self._carry_out(*item, node) for item in due.items())))
+
+    async def _due(self, node: str | None) -> dict[str, list[Proposal]]:
+        """What a node says is unconfirmed, by target, in the order of the record."""
         membership = await self._client.members(node=node)
         if not self._is_among(membership):
             self._tell(
                 "", f"{self._name} is no executor of epoch {membership.epoch} with this key: nothing is done"
             )
-            return 0
+            return {}
         found: list[Proposal] = []
         async for proposal in self._client.list_proposals(unconfirmed=True, node=node):
             if not self._actions or proposal.action in self._actions:
                 found.append(proposal)
             if len(found) >= MAX_LISTED:
                 break
-        turns = asyncio.Semaphore(AT_ONCE)
         by_target: dict[str, list[Proposal]] = {}
         for proposal in found:
             by_target.setdefault(proposal.target or proposal.id, []).append(proposal)
+        now = time.monotonic()
+        self._retry_at = {digest: at for digest, at in self._retry_at.items() if at > now}
+        return by_target
 
-        async def handle(proposals: list[Proposal]) -> int:
-            async with turns:
+    async def _carry_out(self, target: str, proposals: list[Proposal], node: str | None) -> int:
+        """Handle the decisions about one target, unless that is going on already; how many receipts were
+        recorded."""
+        if target in self._busy:
+            self._missed.add(target)
+            return 0
+        if len(self._busy) >= MAX_LISTED:
+            return 0
+        self._busy.add(target)
+        try:
+            async with self._turns:
                 return sum([await self._handle(proposal, node) for proposal in proposals])
-
-        done = sum(await asyncio.gather(*map(handle, by_target.values())))
-        listed = {proposal.digest.hex() for proposal in found}
-        self._retry_at = {digest: at for digest, at in self._retry_at.items() if digest in listed}
-        return done
+        finally:
+            self._busy.discard(target)
+            if target in self._missed:
+                self._missed.discard(target)
+                self._wake.set()
 
     def _is_among(self, membership: Membership) -> bool:
         public_key = self._key.public_key
         return any(one.id == self._name and one.public_key == public_key for one in membership.executors)
 
-    async def _work(self) -> None:
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        """Begin what is due, round after round, without waiting for it."""
         endpoints = self._client.handle.endpoints
         turn = 0
         while True:
             self._wake.clear()
             try:
-                await self.round(endpoints[turn % len(endpoints)].member_id)
+                node = endpoints[turn % len(endpoints)].member_id
+                for target, proposals in (await self._due(node)).items():
+                    group.create_task(self._carry_out(target, proposals, node))
             except (RemoteError, ResponseError) as error:
                 logger.warning("looking for decisions failed: %s", error)
             turn += 1
@@ -265,6 +299,15 @@ class Executor:
     async def _handle(self, proposal: Proposal, node: str | None) -> bool:
         """Act on one proposal if it is time to, and report; whether a receipt was recorded."""
         digest = proposal.digest.hex()
+        if digest in self._handled:
+            return False
+        self._handled.add(digest)
+        try:
+            return await self._advance(proposal, digest, node)
+        finally:
+            self._handled.discard(digest)
+
+    async def _advance(self, proposal: Proposal, digest: str, node: str | None) -> bool:
         attempts = self._log.attempts(digest)
         if attempts and attempts[-1].is_undelivered:
             return await self._deliver(digest, attempts[-1], node)
@@ -274,20 +317,42 @@ class Executor:
             self._retry_at[digest] = time.monotonic() + FIRST_RETRY_SECONDS
             await self._report(digest, reported, node)
             return False
-        if len(attempts) >= MAX_ATTEMPTS:
-            self._tell(digest, f"{proposal.id} is given up: {len(attempts)} attempts failed. Act by hand.")
-            return False
+        if len(attempts) >= MAX_ATTEMPTS and proposal.id not in self._retry:
+            return self._give_up(digest, proposal.id, attempts)
         order = await self._verified(proposal, node)
         if order is None:
             return False
         if self._gate is not None:
             self._gate.keep(order.certificate)
+        where = order.target or order.key
+        if where in self._acted_upon:
+            return False
         if 0 <= order.place < self._log.newest(order.target):
             self._tell(digest, f"{order.proposal_id} is not acted upon: a later decision has overtaken it")
             return False
-        attempt = await self._attempt(order)
+        if len(attempts) >= MAX_ATTEMPTS:
+            if order.proposal_id not in self._retry:
+                return self._give_up(digest, order.proposal_id, attempts)
+            logger.info("%s is tried again, as asked", order.proposal_id)
+            self._retry.discard(order.proposal_id)
+            self._told.discard(digest)
+            self._log.again(digest)
+            attempts = ()
+        self._acted_upon.add(where)
+        try:
+            attempt = await self._attempt(order)
+        finally:
+            self._acted_upon.discard(where)
         self._retry_at[digest] = time.monotonic() + FIRST_RETRY_SECONDS * 2 ** len(attempts)
         return await self._deliver(digest, attempt, node)
+
+    def _give_up(self, digest: str, proposal_id: str, attempts: Collection[Attempt]) -> bool:
+        self._tell(
+            digest,
+            f"{proposal_id} is given up: {len(attempts)} attempts failed. Act by hand, or start the executor "
+            f"with --retry {proposal_id}.",
+        )
+        return False
 
     async def _verified(self, proposal: Proposal, node: str | None) -> Order | None:
         """What the certificate says is to be done; None when it does not verify, or says something else."""

@@ -36,7 +36,8 @@ from .polls import OpenPoll
 __all__ = ["MAX_RECEIPTS", "REJOIN_INTERVAL_MS", "Ruling", "View", "rule", "rule_vote"]
 
 MAX_RECEIPTS: Final = 8
-"""Receipts a proposal can have: attempts to act on one decision are few."""
+"""Receipts a proposal can have, since attempts to act on one decision are few; after them only the first that
+says succeeded, so that failures cannot keep an execution from being confirmed."""
 
 REJOIN_INTERVAL_MS: Final = 60_000
 """Block time between two rejoins of a member. Each ends an epoch and voids what was signed in it, so that a
@@ -304,7 +305,7 @@ def _rule_receipt(view: View, command: ReceiptCommand, mark: bytes) -> Ruling:
             return _final(repeated("this receipt", known.id, receipt.sequence))
     if command.outcome == "succeeded" and known.status is ProposalStatus.EXECUTED:
         return _final(refused(Reason.ALREADY_EXECUTED, f"{known.id} was executed before", known.id))
-    if len(known.receipts) >= MAX_RECEIPTS:
+    if len(known.receipts) >= MAX_RECEIPTS and command.outcome != "succeeded":
         message = f"{known.id} has {MAX_RECEIPTS} receipts, as many as it can have"
         return _final(refused(Reason.TOO_MANY_RECEIPTS, message, known.id))
     return TAKES_EFFECT

@@ -54,6 +54,23 @@ def test_an_attempt_that_a_crash_ended_does_not_count(path: Path) -> None:
         assert log.attempts(ONE) == ()
 
 
+def test_attempts_that_are_to_be_made_again_do_not_count(path: Path) -> None:
+    with ActionLog.open(path) as log:
+        for digest in (ONE, TWO):
+            log.begin(digest, "agent", 12)
+            log.end(digest, FAILED, "no", 5)
+            log.delivered(digest)
+        log.again(ONE)
+        assert log.attempts(ONE) == ()
+    with ActionLog.open(path) as log:
+        assert (log.attempts(ONE), len(log.attempts(TWO))) == ((), 1)
+        assert log.newest("agent") == 12, "what has overtaken a decision is not forgotten"
+        log.begin(ONE)
+        log.end(ONE, DONE, "yes", 7)
+    with ActionLog.open(path) as log:
+        assert [attempt.outcome for attempt in log.attempts(ONE)] == [DONE]
+
+
 def test_the_newest_decision_about_a_target(path: Path) -> None:
     with ActionLog.open(path) as log:
         assert log.newest("agent") == -1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +17,10 @@ from replication.client import executor as module
 from replication.client.action_log import ActionLog
 from replication.client.async_client import AsyncClient
 from replication.client.errors import ConflictError, Explanation
-from replication.client.executor import Executor, Order, Result
+from replication.client.executor import Act, Executor, Order, Result
 from replication.client.gate import Gate, GateFiles, GateState
 from replication.client.model import ExecutionOutcome, ExecutorInfo, Membership
+from replication.errors import StorageError
 from replication.identity.keys import SigningKey
 from replication.ledger.verify import verify_certificate
 
@@ -39,8 +41,11 @@ class Nodes:
     forged: bool = False
     hidden: bool = False
     full: bool = False
+    renamed: str = ""
+    stalled: asyncio.Event | None = None
     reports: list[tuple[str | None, ExecutionOutcome]] = field(default_factory=list)
     fetched: list[tuple[str, str | None]] = field(default_factory=list)
+    listings: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.handle = SimpleNamespace(
@@ -76,6 +81,10 @@ class Nodes:
     async def members(self, *, node: str | None = None) -> Membership:
         return Membership(0, 0, (), (ExecutorInfo("fence-1", KEY.public_key),))
 
+    async def watch(self, start: int) -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield start
+
     async def audit_head(self, *, node: str | None = None) -> Any:
         return SimpleNamespace(audit_size=max(self.places.values(), default=0) + 1)
 
@@ -91,9 +100,13 @@ class Nodes:
     async def list_proposals(
         self, *, unconfirmed: bool = False, node: str | None = None
     ) -> AsyncIterator[Any]:
+        self.listings.append(node)
         for proposal in list(self.proposals):
             if not (unconfirmed and proposal.digest in self.confirmed) and not (self.hidden and node == LIAR):
-                yield proposal
+                if self.renamed and node == LIAR:
+                    yield SimpleNamespace(**{**vars(proposal), "target": self.renamed})
+                else:
+                    yield proposal
 
     async def certificate(self, proposal_id: str, *, node: str | None = None) -> Any:
         self.fetched.append((proposal_id, node))
@@ -105,6 +118,8 @@ class Nodes:
 
     async def report_execution(self, receipt: Any, *, node: str | None = None) -> None:
         self.reports.append((node, receipt.outcome))
+        if self.stalled is not None:
+            await self.stalled.wait()
         if self.full:
             raise ConflictError("full", explanation=Explanation(reason="TOO_MANY_RECEIPTS"))
         if node == LIAR:
@@ -122,7 +137,32 @@ class Bench:
     gate: Gate
     files: GateFiles
     acts: list[str]
+    log: ActionLog
     outcome: ExecutionOutcome = ExecutionOutcome.SUCCEEDED
+
+    async def act(self, order: Order) -> Result:
+        self.acts.append(order.target)
+        return Result(self.outcome)
+
+    def another(
+        self,
+        act: Act | None = None,
+        *,
+        retry: Collection[str] = (),
+        gated: bool = False,
+        poll_seconds: float = 0.02,
+    ) -> Executor:
+        """An executor with the same log, as after a restart."""
+        return Executor(
+            cast("AsyncClient", self.nodes),
+            "fence-1",
+            KEY,
+            self.log,
+            act or self.act,
+            gate=self.files if gated else None,
+            retry=retry,
+            poll_seconds=poll_seconds,
+        )
 
     def rounds(self, *nodes: str) -> None:
         for node in nodes:
@@ -138,15 +178,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.0)
     nodes = Nodes()
     files = GateFiles(nodes.factory.genesis, tmp_path / "gate")
-    acts: list[str] = []
-
-    async def act(order: Order) -> Result:
-        acts.append(order.target)
-        return Result(made.outcome)
-
     with ActionLog.open(tmp_path / "log") as log:
-        executor = Executor(cast("AsyncClient", nodes), "fence-1", KEY, log, act)
-        made = Bench(nodes, executor, Gate(nodes.factory.genesis, tmp_path / "gate"), files, acts)
+        made = Bench(
+            nodes, cast("Executor", None), Gate(nodes.factory.genesis, tmp_path / "gate"), files, [], log
+        )
+        made.executor = made.another()
         yield made
 
 
@@ -184,6 +220,216 @@ def test_giving_up_is_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> No
     bench.rounds(*[HONEST] * 6)
     assert bench.acts == ["agent-7"] * module.MAX_ATTEMPTS
     assert caplog.text.count("is given up") == 1
+
+
+def test_what_is_given_up_is_tried_again_when_somebody_asks(bench: Bench) -> None:
+    for target in ("agent-7", "agent-8"):
+        bench.nodes.decide("quarantine", target)
+    bench.nodes.seal()
+    bench.outcome = ExecutionOutcome.FAILED
+    bench.rounds(*[HONEST] * 6)
+    bench.acts.clear()
+    again = bench.another(retry=["prop-0001", "prop-0099"])
+    for _ in range(6):
+        asyncio.run(again.round(HONEST))
+    assert bench.acts == ["agent-7"] * module.MAX_ATTEMPTS, "once, and nothing else"
+    bench.acts.clear()
+    bench.outcome = ExecutionOutcome.SUCCEEDED
+    asyncio.run(bench.another().round(HONEST))
+    assert bench.acts == []
+    asyncio.run(bench.another(retry=["prop-0002"]).round(HONEST))
+    assert bench.acts == ["agent-8"]
+    assert len(bench.nodes.confirmed) == 1
+
+
+def test_another_proposal_under_the_name_that_is_to_be_tried_again(bench: Bench) -> None:
+    """The certificate says which proposal it is, not the list of a node."""
+    for target in ("agent-7", "agent-8"):
+        bench.nodes.decide("quarantine", target)
+    bench.nodes.seal()
+    bench.outcome = ExecutionOutcome.FAILED
+    bench.rounds(*[HONEST] * 6)
+    bench.acts.clear()
+    first, second = bench.nodes.proposals
+    bench.nodes.certificates["prop-0002"] = bench.nodes.certificates["prop-0001"]
+    bench.nodes.proposals = [SimpleNamespace(**{**vars(first), "id": second.id})]
+    asyncio.run(bench.another(retry=["prop-0002"]).round(HONEST))
+    assert bench.acts == []
+
+
+@dataclass
+class Floor:
+    """Actions that go on until they are let go, by action and target."""
+
+    acting: dict[str, asyncio.Event] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+
+    async def act(self, order: Order) -> Result:
+        name = f"{order.action} {order.target}"
+        self.begun.append(name)
+        assert order.target not in {other.split()[1] for other in self.acting}, "two at once on one target"
+        self.acting[name] = asyncio.Event()
+        try:
+            await self.acting[name].wait()
+        finally:
+            del self.acting[name]
+        return Result(ExecutionOutcome.SUCCEEDED)
+
+
+async def comes(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def at_work(executor: Executor) -> AsyncIterator[None]:
+    work = asyncio.create_task(executor.run())
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+def decided(bench: Bench, *what: str) -> list[Any]:
+    """Proposals of which none is listed yet."""
+    for line in what:
+        bench.nodes.decide(*line.split())
+    bench.nodes.seal()
+    hidden, bench.nodes.proposals = bench.nodes.proposals, []
+    return hidden
+
+
+def test_a_slow_action_holds_up_only_its_target(bench: Bench) -> None:
+    first, release, other, last = decided(
+        bench, "quarantine agent-1", "release agent-1", "quarantine agent-2", "quarantine agent-3"
+    )
+    floor, listed = Floor(), bench.nodes.proposals
+
+    async def run() -> None:
+        async with at_work(bench.another(floor.act, gated=True)):
+            listed.append(first)
+            await comes(lambda: floor.begun == ["quarantine agent-1"])
+            listed.extend([release, other])
+            await comes(lambda: "quarantine agent-2" in floor.acting)
+            floor.acting["quarantine agent-2"].set()
+            await comes(lambda: other.digest in bench.nodes.confirmed)
+            listed.append(last)
+            await comes(lambda: bench.gate.check("agent-3").state is GateState.QUARANTINED)
+            await comes(lambda: "quarantine agent-3" in floor.acting)
+            assert floor.begun == [f"quarantine agent-{number}" for number in (1, 2, 3)]
+            floor.acting["quarantine agent-1"].set()
+            await comes(lambda: "release agent-1" in floor.acting)
+            floor.acting["release agent-1"].set()
+            await comes(lambda: {first.digest, release.digest} <= bench.nodes.confirmed)
+
+    asyncio.run(run())
+    assert sorted(floor.begun) == sorted({*floor.begun}), "nothing is done twice"
+
+
+def test_a_lie_about_the_target_lets_nothing_overtake(bench: Bench) -> None:
+    """Release and quarantine under another target: neither begins while the quarantine runs."""
+    first, release = decided(bench, "quarantine agent-1", "release agent-1")
+    floor, nodes = Floor(), bench.nodes
+    nodes.renamed = "agent-x"
+    executor = bench.another(floor.act)
+
+    async def run() -> None:
+        nodes.proposals.append(first)
+        honest = asyncio.create_task(executor.round(HONEST))
+        await comes(lambda: floor.acting)
+        nodes.proposals.append(release)
+        assert await executor.round(LIAR) == 0
+        assert await executor.round(HONEST) == 0
+        assert floor.begun == ["quarantine agent-1"]
+        floor.acting["quarantine agent-1"].set()
+        assert await honest == 1
+        again = asyncio.create_task(executor.round(LIAR))
+        await comes(lambda: "release agent-1" in floor.acting)
+        floor.acting["release agent-1"].set()
+        await again
+
+    asyncio.run(run())
+    assert floor.begun == ["quarantine agent-1", "release agent-1"]
+
+
+def test_a_receipt_that_is_on_its_way_is_not_sent_by_another_round(bench: Bench) -> None:
+    listed = decided(bench, "quarantine agent-1")
+    nodes = bench.nodes
+    nodes.proposals.extend(listed)
+    nodes.renamed = "agent-x"
+
+    async def run() -> None:
+        nodes.stalled = asyncio.Event()
+        honest = asyncio.create_task(bench.executor.round(HONEST))
+        await comes(lambda: nodes.reports)
+        other = asyncio.create_task(bench.executor.round(LIAR))
+        await comes(lambda: LIAR in nodes.listings)
+        nodes.stalled.set()
+        assert (await honest, await other) == (1, 0)
+
+    asyncio.run(run())
+    assert nodes.reports == [(HONEST, ExecutionOutcome.SUCCEEDED)]
+    assert bench.acts == ["agent-1"]
+
+
+def test_what_was_decided_meanwhile_follows_at_once(bench: Bench) -> None:
+    first, release = decided(bench, "quarantine agent-1", "release agent-1")
+    floor, nodes = Floor(), bench.nodes
+    nodes.proposals.append(first)
+    executor = bench.another(floor.act, poll_seconds=600)
+
+    async def run() -> None:
+        async with at_work(executor):
+            await comes(lambda: floor.acting)
+            nodes.proposals.append(release)
+            executor._wake.set()  # as the listener does
+            await comes(lambda: len(nodes.listings) == 2)
+            floor.acting["quarantine agent-1"].set()
+            await comes(lambda: "release agent-1" in floor.acting)
+
+    asyncio.run(run())
+
+
+def test_so_many_actions_at_a_time_and_no_more(bench: Bench) -> None:
+    count = module.AT_ONCE + 3
+    listed = decided(bench, *(f"quarantine agent-{number}" for number in range(count)))
+    floor, nodes = Floor(), bench.nodes
+
+    async def run() -> None:
+        async with at_work(bench.another(floor.act)):
+            nodes.proposals.extend(listed)
+            await comes(lambda: len(floor.acting) == module.AT_ONCE)
+            rounds, tasks = len(nodes.listings), len(asyncio.all_tasks())
+            await comes(lambda: len(nodes.listings) > rounds + 2)
+            # What has to wait does so once, however often it is listed.
+            await comes(lambda: len(asyncio.all_tasks()) <= tasks)
+            assert len(floor.begun) == module.AT_ONCE
+            while len(nodes.confirmed) < count:
+                await comes(lambda: floor.acting or len(nodes.confirmed) == count)
+                for event in floor.acting.values():
+                    event.set()
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert len(floor.begun) == count
+
+
+def test_a_disk_that_fails_during_an_action_ends_the_executor(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cannot note what was done must not go on."""
+    listed = decided(bench, "quarantine agent-1")
+    bench.nodes.proposals.extend(listed)
+
+    def refuse(*_arguments: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(ActionLog, "end", refuse)
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(asyncio.wait_for(bench.executor.run(), 10))
+    assert caught.group_contains(StorageError)
 
 
 def test_the_gate_learns_from_others_what_one_node_hides(bench: Bench) -> None:

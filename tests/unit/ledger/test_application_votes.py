@@ -268,6 +268,25 @@ def test_receipts() -> None:
     assert cluster.verify().executed == 1
 
 
+def test_failures_leave_room_for_one_success() -> None:
+    """On record and in the verifier: after eight failures one success, and nothing after that."""
+    cluster = LedgerCluster(4)
+    proposal = cluster.propose()
+    cluster.decide(proposal)
+    failed = [cluster.receipt("node-1", proposal, "failed", str(number)) for number in range(9)]
+    execution = cluster.block(*failed)
+    assert [reason(item) for item in execution.outcomes.values()] == ["accepted"] * 8 + ["TOO_MANY_RECEIPTS"]
+    done, again = cluster.receipt("node-2", proposal), cluster.receipt("node-3", proposal)
+    late = cluster.receipt("node-4", proposal, "partial", "late")
+    execution = cluster.block(done, again, late)
+    assert [reason(item) for item in execution.outcomes.values()] == [
+        "accepted",
+        "ALREADY_EXECUTED",
+        "TOO_MANY_RECEIPTS",
+    ]
+    assert cluster.verify().executed == 1
+
+
 def test_a_receipt_may_follow_in_the_block_of_the_decision() -> None:
     cluster = LedgerCluster(4)
     proposal = cluster.propose()

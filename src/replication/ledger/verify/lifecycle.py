@@ -33,6 +33,7 @@ from .tally import APPROVED, TallyRules
 __all__ = ["MAX_RECEIPTS", "Lifecycle"]
 
 MAX_RECEIPTS = 8
+"""Of one proposal; one more may be there if it is the first that says succeeded."""
 
 # What is left of a finished proposal: its number, and below it these bits.
 _APPROVED, _EXECUTED, _FLAGS = 1, 2, 4
@@ -244,7 +245,7 @@ class Lifecycle:
         if not flags & _APPROVED:
             raise VerificationError(f"{entry.proposal_id} is not approved, so it authorises no execution")
         receipts = self._receipts.get(number, ())
-        if len(receipts) >= MAX_RECEIPTS:
+        if len(receipts) >= MAX_RECEIPTS and receipt.outcome != "succeeded":
             raise VerificationError(f"{entry.proposal_id} has {MAX_RECEIPTS} receipts already")
         if receipt.mark in receipts:
             raise VerificationError("the same receipt is in the record already")
