@@ -18,6 +18,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
 
+from replication.identity.call_ids import CALL_ID_KEY
 from replication.identity.genesis import Genesis
 from replication.node.local.provision import provision_cluster
 from replication.v1 import audit_service_pb2 as audit
@@ -53,6 +54,7 @@ class State:
     failures: dict[str, list[Failure]] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
+    call_ids: list[str] = field(default_factory=list)
     corrupt: bool = False
     forgotten: set[str] = field(default_factory=set)
 
@@ -135,6 +137,7 @@ class Service(
         """Note the call, and fail it if that was ordered."""
         self.state.calls.append((method, self.node))
         self.state.deadlines.append(context.time_remaining())
+        self.state.call_ids += [value for key, value in context.invocation_metadata() if key == CALL_ID_KEY]
         waiting = self.state.failures.get(method, [])
         if waiting and waiting[0].node in ("", self.node):
             failure = waiting.pop(0)

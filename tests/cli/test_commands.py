@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,7 +269,7 @@ def test_every_kind_of_failure_has_its_exit_code(
     fake.fail_next("GetSummary", grpc.StatusCode[status], reason="SPECIAL", message="the node's words")
     answer = acp("summary", "--json")
     assert (answer.code, answer.out) == (code, "")
-    assert answer.err == "error: the node's words [SPECIAL]\n"
+    assert re.fullmatch(r"error: the node's words \[SPECIAL\]\n  call [0-9a-f]{16}\n", answer.err)
 
 
 def test_a_cluster_that_is_down(acp: Run, fake: FakeCluster) -> None:

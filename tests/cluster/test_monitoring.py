@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import until
+from tests.support.real_cluster import Cluster, until
 
-from replication.client.errors import InvalidRequestError
+from replication.client import call_id
+from replication.client.errors import InvalidRequestError, NotFoundError
 from replication.node.config import read_config, write_config
 from replication.node.local.provision import PolicyChoice, pick_free_ports
 
@@ -32,6 +34,10 @@ def value(port: int, name: str) -> float:
     found = re.search(rf"^{re.escape(name)} (\S+)$", get(port, "/metrics")[1], re.MULTILINE)
     assert found is not None, name
     return float(found[1])
+
+
+def has_logged(cluster: Cluster, node: str, pattern: str) -> bool:
+    return re.search(pattern, cluster.log(node)) is not None
 
 
 def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving: PolicyChoice) -> None:
@@ -80,3 +86,23 @@ def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving:
         assert cluster.acp("health", str(cluster.home(alone)), "--service", "live").code == 0
         cluster.start_one(leader)
         until(lambda: get(ports[alone], "/readyz")[0] == 200)
+
+
+def test_what_became_of_a_call_is_in_the_log_of_its_node(make_cluster: MakeCluster) -> None:
+    """The client's error names the call, and so does the node's log; gRPC carries the id both ways."""
+    cluster = make_cluster()
+    with cluster.client() as client:
+        with pytest.raises(NotFoundError) as caught, call_id("web-4711"):
+            client.get_proposal("prop-0404", node="node-2")
+        assert caught.value.call_id == "web-4711"
+        answer = cluster.acp("show", "prop-0404", "--node", "node-2")
+        found = re.search(r"^  call ([0-9a-f]{16})$", answer.err, re.MULTILINE)
+        assert found is not None
+        for call in ("web-4711", found[1]):
+            refused = rf'call={call} msg="VotingService.GetProposal of .* NOT_FOUND: there is no proposal'
+            until(partial(has_logged, cluster, "node-2", refused))
+        client.set_log_level("debug", node="node-3")
+        with call_id("web-4712"):
+            client.propose("quarantine", "agent-7", node="node-3", request_id="r-1")
+        until(lambda: has_logged(cluster, "node-3", r"call=web-4712 msg=.*Propose of admin ended .* OK"))
+        assert "web-4712" not in cluster.log("node-1"), "only the node that was asked knows the call"

@@ -60,7 +60,10 @@ def snapshot(**changes: Any) -> Snapshot:
         expired=1,
         unconfirmed=1,
     )
-    proposals, watching = MethodCalls(is_stream=False), MethodCalls(is_stream=True)
+    proposals, watching = (
+        MethodCalls("VotingService.Propose", is_stream=False),
+        MethodCalls("VotingService.Watch", is_stream=True),
+    )
     proposals.under_way = watching.under_way = 2
     proposals.end("OK", 3_000)
     queue = SendQueue()
@@ -73,5 +76,5 @@ def snapshot(**changes: Any) -> Snapshot:
         summary=summary,
         certificates={"authority": genesis.ca_certificate},
         queues={"node-2": queue},
-        calls={"VotingService.Propose": proposals, "VotingService.Watch": watching},
+        calls={calls.name: calls for calls in (proposals, watching)},
     )

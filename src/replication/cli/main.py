@@ -210,7 +210,9 @@ def describe(error: Exception) -> str:
     """The error as the person at the terminal reads it."""
     if isinstance(error, ReplicationError):
         fields = "".join(f"\n  {name}: {problem}" for name, problem in getattr(error, "fields", ()))
-        return f"error: {error} [{error.reason}]{fields}"
+        call_id = getattr(error, "call_id", "")
+        call = f"\n  call {call_id}" if call_id else ""
+        return f"error: {error} [{error.reason}]{fields}{call}"
     if isinstance(error, OSError):
         return f"error: {error.filename or 'the system'}: {error.strerror or error}"
     kind = type(error).__name__

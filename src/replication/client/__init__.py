@@ -6,6 +6,7 @@ methods.
   `convert`.
 * `errors`: one exception for each kind of failure, in the tree of `replication.errors`.
 * `transport`: channels, and which calls move on to another node when one cannot answer.
+* `call_ids`: the id that a call carries into the logs of nodes.
 * `survey`: every member's own state, put together; `waiting`: for a cluster that is ready, or settled.
 
 What a node says is one node's word. Whoever acts on a decision should fetch its certificate and verify it
@@ -15,6 +16,7 @@ What a node says is one node's word. Whoever acts on a decision should fetch its
 from __future__ import annotations
 
 from replication.client.async_client import AsyncClient, new_request_id
+from replication.client.call_ids import call_id
 from replication.client.client import Client
 from replication.client.connection import ClusterHandle, Endpoint, open_folder, resolve
 from replication.client.errors import RemoteError, ResponseError, UsageError
@@ -30,6 +32,7 @@ __all__ = [
     "RemoteError",
     "ResponseError",
     "UsageError",
+    "call_id",
     "merge",
     "new_request_id",
     "open_folder",

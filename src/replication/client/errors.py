@@ -8,7 +8,8 @@ act. Each error has
 * `status`: the name of the gRPC status, such as ``NOT_FOUND``;
 * `metadata`: further facts from the node, as text;
 * `fields`: for a bad request, the fields at fault and what is wrong with each;
-* `endpoint`: the address of the node that was asked.
+* `endpoint`: the address of the node that was asked;
+* `call_id`: the id of the call, to look for in the logs of nodes; a traceback shows it.
 
 A refused client certificate has no status of its own: the node closes the connection during the handshake,
 and gRPC reports UNAVAILABLE, as it does for a node that is down. `AsyncClient` knows whether the connection
@@ -108,6 +109,13 @@ class RemoteError(ReplicationError):
         self.metadata = dict(details.metadata)
         self.fields = details.fields
         self.endpoint = endpoint
+        self.call_id = ""
+
+    def name_call(self, call_id: str) -> None:
+        """Say which call failed."""
+        if not self.call_id:
+            self.call_id = call_id
+            self.add_note(f"call {call_id}: the log of the node has it as call={call_id}")
 
 
 class InvalidRequestError(RemoteError, CallerError):
@@ -344,4 +352,6 @@ def unknown_outcome(
         f"id {request_id} to find out without proposing it twice."
     )
     details = Explanation(error.reason, {**error.metadata, "request_id": request_id})
-    return kind(advice, status=error.status, explanation=details, endpoint=error.endpoint)
+    told = kind(advice, status=error.status, explanation=details, endpoint=error.endpoint)
+    told.name_call(error.call_id)
+    return told

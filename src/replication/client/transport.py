@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from replication.client.call_ids import id_for_call
 from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import (
     ConnectionRefusedByNodeError,
@@ -31,6 +32,7 @@ from replication.client.errors import (
     refused_handshake,
     translate,
 )
+from replication.identity.call_ids import CALL_ID_KEY
 from replication.v1.audit_service_pb2_grpc import AuditServiceStub
 from replication.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from replication.v1.voting_service_pb2_grpc import VotingServiceStub
@@ -182,11 +184,12 @@ class Transport:
     ) -> AsyncIterator[ResponseT]:
         """Carry out a streaming call. Another node is tried only until the first message has arrived."""
         failure: RemoteError | None = None
+        call_id = id_for_call()
         for endpoint in self._targets(Route.ANY, node):
             target = self.open(endpoint)
             started = False
             await target.connect(CONNECT_SECONDS)
-            call = pick(target.stubs)(request, timeout=timeout_seconds)
+            call = pick(target.stubs)(request, timeout=timeout_seconds, metadata=((CALL_ID_KEY, call_id),))
             try:
                 async for message in call:
                     target.was_ready = started = True
@@ -195,6 +198,7 @@ class Transport:
                 return
             except grpc.aio.AioRpcError as error:
                 failure = explain(error, target.endpoint, target.was_ready)
+                failure.name_call(call_id)
                 if started or not is_unavailable(failure):
                     raise failure from error
             finally:
@@ -266,11 +270,19 @@ class _Call(Generic[RequestT, ResponseT]):
         self._targets = targets
         self._route = route
         self._rounds = rounds
+        self._call_id = id_for_call()
         self._sent_to: Endpoint | None = None
         self.answered_by: Endpoint | None = None
         self._failures: dict[Endpoint, RemoteError] = {}
 
     async def run(self) -> ResponseT:
+        try:
+            return await self._run()
+        except RemoteError as error:
+            error.name_call(self._call_id)
+            raise
+
+    async def _run(self) -> ResponseT:
         pause, rounds = FIRST_PAUSE_SECONDS, 0
         while True:
             for endpoint in self._targets:
@@ -298,7 +310,11 @@ class _Call(Generic[RequestT, ResponseT]):
             self._failures[endpoint] = unreachable(endpoint, "it does not answer")
             return None
         try:
-            answer = await self._pick(node.stubs)(self._request, timeout=max(self._remaining(), 0.001))
+            answer = await self._pick(node.stubs)(
+                self._request,
+                timeout=max(self._remaining(), 0.001),
+                metadata=((CALL_ID_KEY, self._call_id),),
+            )
         except grpc.aio.AioRpcError as error:
             failure = explain(error, endpoint, node.was_ready)
             before = self._failures.get(endpoint)

@@ -1,5 +1,5 @@
 """The calls that a node answers: how many of each ended with which status, how long they took, and how many
-are under way.
+are under way. Each has an id, the client's or a new one, which the node answers and has in its log.
 
 `CallMeter` is the outermost interceptor, so that what the gate refuses counts too. Only methods that the node
 serves are counted, whatever strangers ask for: the numbers stay as many as there are methods.
@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from time import perf_counter_ns
 from typing import Any, Final
 
 import grpc
 
+from replication.identity.call_ids import CALL_ID_KEY, new_call_id
+from replication.identity.names import is_id
+from replication.identity.roles import CertificateError
+from replication.node.access import caller_of
 from replication.node.histogram import Histogram
+from replication.node.logs import CALL_ID
+from replication.node.pacing import Pacer
 
 __all__ = ["CallMeter", "MethodCalls"]
 
@@ -25,13 +32,22 @@ GRAVE: Final = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
 """Statuses that must not happen. They are shown from the first call on, so that an increase can be seen."""
 
 
+LINES_PER_SECOND: Final = 5
+LINE_BURST: Final = 50
+LONGEST_SILENCE_SECONDS: Final = 10.0
+"""Failed calls of one identity that are logged: a client cannot fill the log."""
+
+_log = logging.getLogger(__name__)
+
+
 class MethodCalls:
     """Calls of one method. `ended` counts them by the name of their status, `times` how long they took; it is
     None where the answer or the request is a stream, which lasts as long as its caller likes."""
 
-    __slots__ = ("ended", "times", "under_way")
+    __slots__ = ("ended", "name", "times", "under_way")
 
-    def __init__(self, *, is_stream: bool) -> None:
+    def __init__(self, name: str, *, is_stream: bool) -> None:
+        self.name = name
         self.ended = dict.fromkeys(("OK", *GRAVE), 0)
         self.times = None if is_stream else Histogram()
         self.under_way = 0
@@ -50,6 +66,7 @@ class CallMeter(grpc.aio.ServerInterceptor):
     def __init__(self) -> None:
         self._methods: dict[str, MethodCalls] = {}
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._lines = Pacer(LINES_PER_SECOND, LINE_BURST, LONGEST_SILENCE_SECONDS)
 
     @property
     def methods(self) -> Mapping[str, MethodCalls]:
@@ -68,10 +85,67 @@ class CallMeter(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None  # gRPC answers UNIMPLEMENTED
-            calls = MethodCalls(is_stream=handler.request_streaming or handler.response_streaming)
-            self._methods[_label(path)] = calls
-            counted = self._handlers[path] = _counted(handler, calls)
+            calls = MethodCalls(
+                _label(path), is_stream=handler.request_streaming or handler.response_streaming
+            )
+            self._methods[calls.name] = calls
+            counted = self._handlers[path] = self._counted(handler, calls)
         return counted
+
+    def _counted(self, handler: Any, calls: MethodCalls) -> grpc.RpcMethodHandler[Any, Any]:
+        codecs = (handler.request_deserializer, handler.response_serializer)
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(handler.stream_stream, calls), *codecs
+            )
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, calls), *codecs)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, calls), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, calls), *codecs)
+
+    def _unary(self, inner: Callable[[Any, Context], Awaitable[Any]], calls: MethodCalls) -> Any:
+        async def behaviour(request: Any, context: Context) -> Any:
+            began_ns = _begin(context, calls)
+            status = "OK"
+            try:
+                return await inner(request, context)
+            except BaseException as error:
+                status = _status_of(error, context)
+                raise
+            finally:
+                self._end(context, calls, status, began_ns)
+
+        return behaviour
+
+    def _streaming(self, inner: Callable[[Any, Context], Any], calls: MethodCalls) -> Any:
+        """Handlers of streams are generators, or coroutines that write."""
+
+        async def responses(request: Any, context: Context) -> AsyncIterator[Any]:
+            began_ns = _begin(context, calls)
+            status = "OK"
+            try:
+                async for response in inner(request, context):
+                    yield response
+            except BaseException as error:
+                status = _status_of(error, context)
+                raise
+            finally:
+                self._end(context, calls, status, began_ns)
+
+        return responses if inspect.isasyncgenfunction(inner) else self._unary(inner, calls)
+
+    def _end(self, context: Context, calls: MethodCalls, status: str, began_ns: int) -> None:
+        """Count a call that has ended, and log it if it failed; at debug level also what went well."""
+        duration_us = (time.perf_counter_ns() - began_ns) // 1000
+        calls.end(status, duration_us)
+        level = logging.DEBUG if status in ("OK", "CANCELLED") else logging.INFO
+        if not _log.isEnabledFor(level):
+            return
+        caller = _caller(context)
+        if level == logging.DEBUG or not self._lines.delay(caller, time.monotonic()):
+            text = f"{status}: {context.details()}" if level == logging.INFO else status
+            _log.log(level, "%s of %s ended after %d ms: %s", calls.name, caller, duration_us // 1000, text)
 
 
 def _label(path: str) -> str:
@@ -80,49 +154,21 @@ def _label(path: str) -> str:
     return f"{service.rpartition('.')[2]}.{method}"
 
 
-def _counted(handler: Any, calls: MethodCalls) -> grpc.RpcMethodHandler[Any, Any]:
-    codecs = (handler.request_deserializer, handler.response_serializer)
-    if handler.request_streaming and handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(_streaming(handler.stream_stream, calls), *codecs)
-    if handler.request_streaming:
-        return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, calls), *codecs)
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, calls), *codecs)
-    return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, calls), *codecs)
+def _begin(context: Context, calls: MethodCalls) -> int:
+    """Name and count a call that begins now; the time. It has a task of its own, which keeps the name."""
+    given = next((value for key, value in context.invocation_metadata() or () if key == CALL_ID_KEY), None)
+    call_id = str(given) if is_id(given) else new_call_id()
+    CALL_ID.set(call_id)
+    context.set_trailing_metadata(((CALL_ID_KEY, call_id),))
+    calls.under_way += 1
+    return time.perf_counter_ns()
 
 
-def _unary(inner: Callable[[Any, Context], Awaitable[Any]], calls: MethodCalls) -> Any:
-    async def behaviour(request: Any, context: Context) -> Any:
-        began_ns = perf_counter_ns()
-        calls.under_way += 1
-        status = "OK"
-        try:
-            return await inner(request, context)
-        except BaseException as error:
-            status = _status_of(error, context)
-            raise
-        finally:
-            calls.end(status, (perf_counter_ns() - began_ns) // 1000)
-
-    return behaviour
-
-
-def _streaming(inner: Callable[[Any, Context], Any], calls: MethodCalls) -> Any:
-    """Handlers of streams are generators, or coroutines that write."""
-
-    async def responses(request: Any, context: Context) -> AsyncIterator[Any]:
-        calls.under_way += 1
-        status = "OK"
-        try:
-            async for response in inner(request, context):
-                yield response
-        except BaseException as error:
-            status = _status_of(error, context)
-            raise
-        finally:
-            calls.end(status, 0)
-
-    return responses if inspect.isasyncgenfunction(inner) else _unary(inner, calls)
+def _caller(context: Context) -> str:
+    try:
+        return caller_of(context).identity.name
+    except CertificateError:
+        return "a stranger"
 
 
 def _status_of(error: BaseException, context: Context) -> str:

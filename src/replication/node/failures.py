@@ -184,7 +184,9 @@ def trailing_metadata(failure: Failure) -> tuple[tuple[str, bytes], ...]:
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], failure: Failure) -> NoReturn:
     """End the call with this failure. Raises what gRPC wants to see raised."""
-    await context.abort(failure.code, failure.message, trailing_metadata(failure))
+    # Given trailing metadata replaces what was set before, such as the id of the call.
+    before = context.trailing_metadata() or ()
+    await context.abort(failure.code, failure.message, (*before, *trailing_metadata(failure)))
     raise InvariantError("abort came back")  # for the type checker: it always raises
 
 

@@ -2,6 +2,9 @@
 
 A message may hold text of strangers (a target, a peer's words). Every value is quoted as JSON where it holds
 anything but plain characters, so that nobody can forge a line or drive a terminal.
+
+What is logged while a call is answered has the id of the call, ``call=…``: it is in the error that the client
+got.
 """
 
 from __future__ import annotations
@@ -11,16 +14,21 @@ import logging
 import re
 import sys
 import time
+from contextvars import ContextVar
 from typing import Final, TextIO
 
-__all__ = ["JsonFormatter", "LineFormatter", "configure_logging", "log_level", "set_log_level"]
+__all__ = ["CALL_ID", "JsonFormatter", "LineFormatter", "configure_logging", "log_level", "set_log_level"]
+
+CALL_ID: Final[ContextVar[str]] = ContextVar("call_id", default="")
+"""The call that this task answers; empty in all others."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@-]+", re.ASCII)
 _PACKAGE: Final = "replication."
 
 
 class LineFormatter(logging.Formatter):
-    """``time=… level=… node=… at=… msg="…"``, and ``error="…"`` with the traceback where there is one."""
+    """``time=… level=… node=… at=… msg="…"``, with ``call=…`` before the last where there is a call, and
+    ``error="…"`` with the traceback where there is one."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
@@ -37,8 +45,10 @@ class LineFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "node": self._node,
             "at": record.name.removeprefix(_PACKAGE),
-            "msg": record.getMessage(),
         }
+        if call_id := CALL_ID.get():
+            parts["call"] = call_id
+        parts["msg"] = record.getMessage()
         if record.exc_info:
             parts["error"] = self.formatException(record.exc_info)
         return parts

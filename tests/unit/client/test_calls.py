@@ -11,7 +11,16 @@ import grpc
 import pytest
 from tests.cli.fake_cluster import HEAD, FakeCluster
 
-from replication.client import AsyncClient, Client, ClusterHandle, Endpoint, UsageError, open_folder, resolve
+from replication.client import (
+    AsyncClient,
+    Client,
+    ClusterHandle,
+    Endpoint,
+    UsageError,
+    call_id,
+    open_folder,
+    resolve,
+)
 from replication.client.errors import (
     ConflictError,
     ConnectionRefusedByNodeError,
@@ -311,3 +320,25 @@ def test_when_the_time_is_up_the_reason_that_a_node_gave_is_told(fake: FakeClust
     with pytest.raises(UnavailableError, match="too few") as failure:
         client.propose("restrict", request_id="mine", node="node-2")
     assert failure.value.reason == "NO_QUORUM_OF_NODES"
+
+
+def test_an_error_names_the_call(fake: FakeCluster, client: Client) -> None:
+    fake.fail_next("GetProposal", grpc.StatusCode.NOT_FOUND, reason="UNKNOWN_PROPOSAL")
+    with pytest.raises(NotFoundError) as caught:
+        client.get_proposal("prop-0001")
+    assert caught.value.call_id == fake.state.call_ids[-1]
+    assert f"call={fake.state.call_ids[-1]}" in caught.value.__notes__[0]
+
+
+def test_a_call_carries_the_id_that_is_given_wherever_it_goes(fake: FakeCluster, client: Client) -> None:
+    for node in ("node-1", "node-2"):
+        fake.fail_next("GetSummary", grpc.StatusCode.UNAVAILABLE, reason="SHUTTING_DOWN", node=node)
+    with call_id("web-4711"):
+        client.summary()
+        list(client.export_chain())
+    assert fake.state.call_ids == ["web-4711"] * 4
+    client.summary()
+    client.summary()
+    assert len(set(fake.state.call_ids)) == 3, "a new one for each call"
+    with pytest.raises(UsageError, match="1 to 64"), call_id("no spaces"):
+        pass

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import grpc
+import pytest
 from tests.support.node_cluster import eventually
 
-from replication.node.calls import CallMeter
+from replication.identity.call_ids import CALL_ID_KEY
+from replication.identity.names import is_id
+from replication.node.calls import LINE_BURST, CallMeter
 from replication.node.failures import RefusedError, abort, failure_of
+from replication.node.logs import CALL_ID, LineFormatter
 
 SERVICE = "replication.v1.VotingService"
 
@@ -122,3 +127,54 @@ def test_what_is_not_served_is_not_counted() -> None:
         assert served.meter.methods == {}
 
     asyncio.run(work())
+
+
+def test_a_call_has_the_id_that_its_client_gave_or_a_new_one(caplog: pytest.LogCaptureFixture) -> None:
+    lines: list[str] = []
+    caplog.handler.setFormatter(LineFormatter("n"))
+
+    async def work() -> None:
+        served = Served()
+        async with served.running() as channel:
+            for name in ("answer", "refuse"):
+                for given, kept in (
+                    ("web-4711", True),
+                    ("x" * 64, True),
+                    ("x" * 65, False),
+                    ('a" level=error', False),
+                    ("", False),
+                    (None, False),
+                ):
+                    caplog.clear()
+                    call: Any = channel.unary_unary(f"/{SERVICE}/{name}")
+                    answering = call(
+                        b"x", timeout=5, metadata=() if given is None else ((CALL_ID_KEY, given),)
+                    )
+                    await status_of(answering)
+                    [found] = [
+                        value for key, value in await answering.trailing_metadata() if key == CALL_ID_KEY
+                    ]
+                    assert is_id(found)
+                    assert (found == given) is kept
+                    await eventually(lambda: caplog.text)
+                    line = caplog.text  # formatted when it was logged
+                    assert f"call={found} msg=" in line
+                    lines.append(line)
+
+    with caplog.at_level(logging.DEBUG, "replication.node.calls"):
+        asyncio.run(work())
+    assert len(set(lines)) == 12
+    assert sum("level=info" in line and "RESOURCE_EXHAUSTED: too many" in line for line in lines) == 6
+    assert CALL_ID.get() == "", "it ends with the call"
+
+
+def test_failed_calls_of_one_client_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        served = Served()
+        async with served.running() as channel:
+            call: Any = channel.unary_unary(f"/{SERVICE}/refuse")
+            await asyncio.gather(*(status_of(call(b"x", timeout=10)) for _ in range(3 * LINE_BURST)))
+
+    with caplog.at_level(logging.INFO, "replication.node.calls"):
+        asyncio.run(work())
+    assert LINE_BURST // 2 <= len(caplog.records) < 2 * LINE_BURST
