@@ -43,6 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("line", "words"),
     [
         ("acp sta", ["status"]),
+        ("acp policy ", ["test"]),
         ("acp audit ", ["log", "export", "verify"]),
         ("acp vote prop-0001 ", ["abstain", "approve", "reject"]),
         ("acp vote prop-0001 ap", ["approve"]),
@@ -61,6 +62,7 @@ def test_members_of_the_cluster_that_is_named(cluster: Path, tmp_path: Path) -> 
     assert offered(f"acp status --dir {cluster} --node ", folder=tmp_path) == members
     assert offered("acp status --node ", folder=tmp_path, ACP_DIR=str(cluster)) == members
     assert offered("acp history ", folder=tmp_path, ACP_DIR=str(cluster)) == members
+    assert offered(f"acp policy test --dir {cluster} --voter ", folder=tmp_path) == members
     assert offered("acp status --node ", folder=tmp_path, ACP_DIR=str(cluster / "none")) == []
     (tmp_path / "genesis.json").write_text("[" * 100_000)
     assert offered("acp status --node ", folder=tmp_path, ACP_DIR=str(tmp_path)) == []

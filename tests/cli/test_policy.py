@@ -12,6 +12,8 @@ import pytest
 from tests.cli.fake_cluster import FakeCluster
 
 from replication.cli.main import ExitCode, main
+from replication.consensus.approval import ApprovalRules
+from replication.identity.genesis import Rules
 from replication.node.local.provision import PolicyChoice, provision_cluster
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
@@ -195,6 +197,37 @@ def test_the_policy_of_a_home(attempt: Try, tmp_path: Path) -> None:
     code, found = attempt(file, "--home", tmp_path / "c" / "node-2")
     assert (code, found["voter"]) == (0, "node-2")
     assert attempt(file, "--home", tmp_path / "c" / "node-1") == (ExitCode.OPERATOR, None)
+
+
+def test_what_is_critical_in_the_cluster_is_critical_in_a_trial(attempt: Try, tmp_path: Path) -> None:
+    source = tmp_path / "rules.toml"
+    source.write_text("[[rule]]\nwhen = 'critical'\nvote = 'reject'\nreason = 'grave'\n", encoding="utf-8")
+    provision_cluster(
+        tmp_path / "c",
+        nodes=1,
+        policy=PolicyChoice("cel", file=source),
+        rules=Rules(approval=ApprovalRules(critical_actions=frozenset({"wipe"}))),
+    )
+    file = lines(
+        tmp_path,
+        '{"action": "wipe", "evidence": {}}',
+        '{"action": "terminate", "evidence": {}}',
+        '{"action": "quarantine", "evidence": {}}',
+    )
+    _, found = attempt(file, "--home", tmp_path / "c" / "node-1")
+    assert [item["vote"] for item in found["incidents"]] == ["reject", "reject", "none"]
+    _, found = attempt(file, "--file", source)
+    assert [item["vote"] for item in found["incidents"]] == ["none", "reject", "none"]
+
+
+def test_evidence_is_judged_as_it_arrives_at_a_voter(attempt: Try, tmp_path: Path, rules: Path) -> None:
+    """1.0 has become 1, and what CEL does with doubles only is an error in a node too."""
+    rules.write_text("[[rule]]\nwhen = 'evidence.x + 1.5 > 2.0'\nvote = 'reject'\nreason = 'r'\n")
+    for number, vote in (("1.0", "none"), ("1.25", "reject")):
+        code, found = attempt(
+            lines(tmp_path, f'{{"action": "a", "evidence": {{"x": {number}}}}}'), "--file", rules
+        )
+        assert (code, found["incidents"][0]["vote"]) == (0, vote)
 
 
 @pytest.fixture(scope="module")

@@ -224,6 +224,7 @@ def test_percentiles_by_nearest_rank(values: list[float], share: float, expected
         ('{"name": 1}', "name has the wrong type"),
         ('{"name": "x"}', "action is missing"),
         ('{"name":"x","action":"a","target":"t","evidence":{},"expect":{"decision":"maybe"}}', "expect"),
+        ('{"name":"x","action":"a","target":"t","evidence":{},"expect":"reject"}', "a decision and a status"),
         ("", "no incidents"),
     ],
 )

@@ -100,6 +100,30 @@ def test_one_flipped_byte_in_a_certificate_fails(running: Path, tmp_path: Path) 
     assert "error: " in proof.err
 
 
+def test_a_policy_beside_what_was_decided(running: Path, tmp_path: Path) -> None:
+    first = decided(running, "agent-p", "approve", "approve", "approve")
+    second = decided(running, "agent-q", "reject", "reject", "reject")
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\nwhen = \'evidence.score > 0.9\'\nvote = "approve"\nreason = "sure"\n'
+        '[[rule]]\nwhen = \'target == voter\'\nvote = "abstain"\nreason = "myself"\n'
+    )
+    found = ok(
+        *(running, "policy", "test", "--record", "--last", "2", "--voter", "node-1", "--role", "viewer"),
+        *("--file", str(rules)),
+    )
+    assert [
+        (item["name"], item["vote"], item["voted"], item["decided"], item["differs"])
+        for item in found["incidents"]
+    ] == [
+        (second, "approve", "reject", "rejected", True),
+        (first, "approve", "approve", "approved", False),
+    ]
+    assert [item["rule"] for item in found["unused_rules"]] == [2]
+    silent = ok(running, "policy", "test", "--record", "--voter", "node-4", "--file", str(rules))
+    assert {item["voted"] for item in silent["incidents"] if item["name"] in (first, second)} == {"none"}
+
+
 def test_an_export_verifies_and_one_flipped_byte_is_found_where_it_is(running: Path, tmp_path: Path) -> None:
     decided(running, "agent-4", "approve", "approve", "approve")
     file = tmp_path / "audit.jsonl"

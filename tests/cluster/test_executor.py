@@ -34,13 +34,17 @@ class Enforcement:
         self.cluster = cluster
         self.home = cluster.directory / "executors" / "fence-1"
         self.done, self.code, self.gate = folder / "done", folder / "code", folder / "gate"
+        self.slow = folder / "slow"
+        """While it is there, the action on the target that it names goes on."""
         self.code.write_text("0")
         self.script = folder / "act.py"
         self.script.write_text(
-            "import json, sys, time\n"
+            "import json, pathlib, sys, time\n"
             "order = json.load(sys.stdin)\n"
             "line = order['idempotency_key'] + ' ' + order['target'] + chr(10)\n"
             f"open({str(self.done)!r}, 'a').write(line)\n"
+            f"slow = pathlib.Path({str(self.slow)!r})\n"
+            "while slow.exists() and slow.read_text() == order['target']: time.sleep(0.02)\n"
             f"code = open({str(self.code)!r}).read()\n"
             "time.sleep(60 if code == 'hang' else 0)\n"
             "print('did', order['action'])\n"
@@ -140,6 +144,59 @@ def test_a_failure_stays_visible_and_other_actions_are_left_alone(enforcement: E
         listed = cluster.acp("proposals", "--unconfirmed", "--json").json
         assert {item["id"] for item in listed} == waiting
     assert enforcement.acts() == ["agent-f"]
+
+
+def test_a_slow_action_holds_up_neither_others_nor_the_gate(enforcement: Enforcement) -> None:
+    cluster = enforcement.cluster
+    gate = Gate(cluster.genesis, enforcement.gate)
+    enforcement.slow.write_text("agent-1")
+    with cluster.client() as client, enforcement.running("--action", "quarantine", "--action", "release"):
+        slow = decide(client, "agent-1")
+        until(lambda: enforcement.acts() == ["agent-1"])
+        release = decide(client, "agent-1", "release")
+        for number in (2, 3):
+            until(executed(client, decide(client, f"agent-{number}")))
+        others = decide(client, "agent-4", "terminate")
+        until(lambda: gate.check("agent-4").state is GateState.TERMINATED)
+        assert enforcement.acts() == ["agent-1", "agent-2", "agent-3"], "the release waits for its turn"
+        assert client.get_proposal(others.id).receipts == ()
+        assert not client.get_proposal(slow.id).receipts
+        enforcement.slow.unlink()
+        for proposal in (slow, release):
+            until(executed(client, proposal))
+    lines = [line.split()[0] for line in enforcement.done.read_text().splitlines()]
+    assert [lines.index(proposal.digest.hex()) for proposal in (slow, release)] == [0, 3]
+    assert len(lines) == 4, "nothing is done twice"
+    with ActionLog.open(enforcement.home / "actions.log") as log:
+        assert log.attempts(slow.digest.hex()) == log.attempts(release.digest.hex()) == ()
+
+
+def test_what_was_given_up_is_tried_again_and_confirmed_late(enforcement: Enforcement) -> None:
+    """Eight receipts say failed, four of them are this executor's: nothing more is done until it is asked."""
+    cluster = enforcement.cluster
+    with cluster.client() as client:
+        proposal = decide(client, "agent-7")
+        for number in range(8):
+            client.execute(proposal.id, "failed", f"attempt {number}")
+        with pytest.raises(RemoteError) as full:
+            client.execute(proposal.id, "failed", "one more")
+        assert full.value.reason == "TOO_MANY_RECEIPTS"
+        digest = proposal.digest.hex()
+        with ActionLog.open(enforcement.home / "actions.log") as log:
+            for _ in range(4):
+                log.begin(digest)
+                log.end(digest, ExecutionOutcome.FAILED, "no", 5)
+                log.delivered(digest)
+        with enforcement.running():
+            until(executed(client, decide(client, "agent-8")))
+            until(lambda: "--retry prop-0001" in (enforcement.home / "log").read_text())
+        assert enforcement.acts() == ["agent-8"]
+        with enforcement.running("--retry", proposal.id):
+            found = until(executed(client, proposal))
+        assert [receipt.outcome.value for receipt in found.receipts] == ["failed"] * 8 + ["succeeded"]
+        assert proposal.id not in {item.id for item in client.list_proposals(unconfirmed=True)}
+    assert enforcement.acts() == ["agent-8", "agent-7"]
+    assert verify_export(cluster.export("node-1"), cluster.genesis).executed == 2
 
 
 def test_strangers_and_forgers_report_nothing(enforcement: Enforcement) -> None:

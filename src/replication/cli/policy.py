@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from replication.cli.completion import member_ids
 from replication.cli.options import Connection
 from replication.cli.output import console, note, print_json, table
 
@@ -52,7 +53,12 @@ def try_out(
     ] = None,
     voter: Annotated[
         str | None,
-        typer.Option(help="As whom it votes. Default: the node of --home.", metavar="ID", show_default=False),
+        typer.Option(
+            help="As whom it votes. Default: the node of --home.",
+            metavar="ID",
+            show_default=False,
+            autocompletion=member_ids,
+        ),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Try it on the proposals of a cluster as well.")
