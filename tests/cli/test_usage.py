@@ -17,7 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 VERBS = (
     *("init", "up", "down", "node", "status", "propose", "vote", "close", "execute", "proposals", "show"),
     *("history", "agreement", "blocs", "summary", "certificate", "verify", "evidence", "bench", "demo"),
-    *("watch", "executor", "gate", "doctor", "health", "log-level", "backup", "restore"),
+    *("report", "watch", "executor", "gate", "doctor", "health", "log-level", "backup", "restore"),
 )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from replication.client import Client, ClusterHandle, Endpoint
     from replication.client.diagnosis import Evidence, Finding
 
-__all__ = ["doctor"]
+__all__ = ["SURVEY_SECONDS", "doctor", "examine"]
 
 FINDINGS = 4
 """Exit code when something was found (`main.ExitCode.CONFLICT`)."""
@@ -44,7 +44,7 @@ def doctor(options: Connection) -> None:
 
     handle = options.handle()
     with Client(handle, rounds=1) as client:
-        evidence = _ask(client, handle, min(SURVEY_SECONDS, options.timeout))
+        evidence = examine(client, handle, min(SURVEY_SECONDS, options.timeout))
     findings = [*diagnose(evidence), *_homes(options.directory)]
     if options.json:
         print_json([_document(finding) for finding in findings])
@@ -57,7 +57,8 @@ def doctor(options: Connection) -> None:
         raise typer.Exit(FINDINGS)
 
 
-def _ask(client: Client, handle: ClusterHandle, seconds: float) -> Evidence:
+def examine(client: Client, handle: ClusterHandle, seconds: float) -> Evidence:
+    """Ask all nodes how they are, for `seconds` each time; what does not answer is looked at from outside."""
     from replication.client import RemoteError
     from replication.client.diagnosis import Evidence
 

@@ -51,6 +51,7 @@ from replication.cli import node as node_command
 from replication.cli import policy as policy_commands
 from replication.cli import proposals as proposals_commands
 from replication.cli import propose as propose_command
+from replication.cli import report as report_command
 from replication.cli import status as status_command
 from replication.cli import summary as summary_command
 from replication.cli import up as up_commands
@@ -122,6 +123,7 @@ app.command("watch", rich_help_panel=ACTING)(with_connection(watch_command.watch
 app.command("executor", rich_help_panel=ACTING)(executor_commands.executor)
 app.command("gate", rich_help_panel=ACTING)(executor_commands.gate)
 app.command("summary", rich_help_panel=RECORD)(with_connection(summary_command.summary))
+app.command("report", rich_help_panel=RECORD)(with_connection(report_command.report))
 app.command("certificate", rich_help_panel=RECORD)(with_connection(certificate_commands.certificate))
 app.command("verify", rich_help_panel=RECORD)(certificate_commands.verify)
 app.add_typer(audit_app, name="audit", rich_help_panel=RECORD)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.html_page import Page
 
 from replication.errors import OperatorError
 from replication.faults.harness.checks import CheckResult, Verdict
@@ -132,28 +132,6 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert [item.id for item in (first, second, third, fourth)] == [0, 1, 2, 3]
 
 
-class Page(HTMLParser):
-    """Collects tags, texts and whatever would be loaded from elsewhere."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loads += [
-            value or ""
-            for name, value in attrs
-            if name in ("src", "href") and not (value or "").startswith("#")
-        ]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def view(tmp_path: Path, **changes: Any) -> RunView:
     write_history(tmp_path / "history.jsonl")
     samples = [
@@ -174,7 +152,8 @@ def test_the_page_shows_the_run_and_needs_nothing_else(tmp_path: Path) -> None:
     page = Page(text)
     assert page.loads == []
     assert "script" not in page.tags
-    assert "http" not in re.sub(r"<title>.*?</title>", "", text)
+    assert "http" not in re.sub(r"<title>.*?</title>", "", text).replace("http-equiv", "")
+    assert "default-src 'none'" in text
     assert page.tags.count("svg") == 1
     for words in (
         "FAILED",

@@ -1,0 +1,89 @@
+"""`acp report` on a real cluster whose coordinator died, and its page in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from tests.cluster.conftest import MakeCluster
+from tests.support.html_page import Page
+from tests.support.real_cluster import until
+
+from replication.cli.main import ExitCode
+from replication.node.local.provision import PolicyChoice
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
+)
+EVIL = "<script>console.error('it ran')</script><img src='http://127.0.0.1:9/x'>"
+
+
+def test_the_report_tells_the_truth_when_the_coordinator_died(
+    make_cluster: MakeCluster, approving: PolicyChoice, tmp_path: Path, not_run: Callable[[str], NoReturn]
+) -> None:
+    cluster = make_cluster(policy=approving)
+    with cluster.client() as client:
+        confirmed = client.propose("quarantine", EVIL, {"score": 1.0}, wait_for_decision=True)
+        client.execute(confirmed.id)
+        client.propose("terminate", "agent-8", wait_for_decision=True)
+    before = cluster.acp("report", "--json").json
+    assert (before["can_decide"], before["findings"], before["coordinators"]) == (True, [], [])
+    assert [item["confirmed"] for item in before["proposals"]] == [True, False]
+    leader = cluster.settle().status.coordinator
+    cluster.kill(leader)
+    others = [member for member in cluster.genesis.members.ids if member != leader]
+    with cluster.client() as client:
+        client.propose("restrict", "agent-9", wait_for_decision=True, node=others[0], timeout_seconds=30)
+    until(lambda: cluster.acp("report", "--json").json["coordinators"], "the new coordinator is on record")
+    target = tmp_path / "page.html"
+    shown = cluster.acp("report", "--html", str(target), "--json")
+    assert shown.code == ExitCode.OK, shown.err
+    assert shown.json["coordinators"][0]["coordinator"] in others
+    assert shown.json["can_decide"] is True
+    assert leader in {item["subject"] for item in shown.json["findings"]}
+    assert {voter["id"]: voter["asked"] for voter in shown.json["voters"]} == dict.fromkeys(
+        cluster.genesis.members.ids, 3
+    )
+    part = cluster.acp("report", "--json", "--last", "4").json
+    assert (part["first_entry"], len(part["proposals"])) == (part["audit_size"] - 4, 1)
+    assert len(part["voters"]) == 4  # known from the beginning of the record
+
+    page = Page(target.read_text(encoding="utf-8"))
+    assert {"script", "img"}.isdisjoint(page.tags)
+    for words in ("CAN DECIDE", "SILENT", "nothing listens at", EVIL, "Not confirmed", "agent-8"):
+        assert words in page.text, words
+    record = tmp_path / "record.jsonl"
+    assert cluster.acp("audit", "export", "-o", str(record), "--node", others[0]).code == ExitCode.OK
+    offline = cluster.acp("report", "--from", str(record), "--json").json
+    assert offline["proposals"] == [{**item, "missing": []} for item in shown.json["proposals"]]
+
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        not_run(f"none of {', '.join(BROWSERS)} is installed")
+    run = subprocess.run(
+        [
+            browser,
+            *QUIET,
+            "--no-sandbox",
+            f"--user-data-dir={tmp_path}/browser",
+            "--dump-dom",
+            target.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    rendered = Page(run.stdout)
+    assert rendered.tags.count("table") == page.tags.count("table")
+    assert rendered.tags.count("rect") == page.tags.count("rect")
+    assert {"script", "img"}.isdisjoint(rendered.tags)
+    assert "CONSOLE" not in run.stderr, run.stderr
