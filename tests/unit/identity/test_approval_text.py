@@ -61,6 +61,7 @@ def test_without_rules_the_file_is_what_it_was_before_there_were_any() -> None:
         ({"groups": {"human": ["node-1"]}, "requires": {"human": 2}}, "from 1 to 1"),
         ({"groups": {"human": ["node-1"]}, "requires": {"human": "1"}}, "a whole number of approvals"),
         ({"actions": {"wipe": {"threshold": 0.75}}}, "actions.wipe.threshold must be a string"),
+        ({"actions": {"wipe": {"threshold": "most"}}}, "actions.wipe.threshold .*'most'"),
         ({"actions": {"wipe": {"window_ms": -1}}}, "actions.wipe.window_ms must be a whole number"),
         ({"actions": {"wipe": {"why": 1}}}, "actions.wipe.why is not known"),
     ],

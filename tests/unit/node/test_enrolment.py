@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from replication.errors import OperatorError
-from replication.identity.enrolment import make_bundle, parse_request
+from replication.identity.enrolment import MAX_BYTES, EnrolmentError, make_bundle, parse_request
 from replication.identity.genesis import load_genesis
 from replication.identity.roles import Role
 from replication.identity.tls import create_request
@@ -133,6 +133,8 @@ def test_a_later_member_follows_and_a_client_gets_a_folder(ceremony: Ceremony) -
         (lambda c: c.update(address="nowhere"), "HOST:PORT"),
         (lambda c: c.update(format="other/1"), "has the format"),
         (lambda c: c.update(name=7), "must be a string"),
+        (lambda c: c.update(name="node 1"), "cannot be a name"),
+        (lambda c: c.update(name="x" * 65), "cannot be a name"),
     ],
 )
 def test_an_edited_request_is_refused(
@@ -143,6 +145,18 @@ def test_an_edited_request_is_refused(
         sign(ceremony.authority, file)
     with pytest.raises(OperatorError, match=r"node-1\.join\.json"):
         sign(ceremony.authority, file)
+
+
+def test_requests_that_no_host_makes(ceremony: Ceremony) -> None:
+    content = json.loads(ceremony.requests[0].read_bytes())
+    plain = {key: content[key] for key in ("format", "name", "nonce", "tls_request")}
+    assert parse_request(json.dumps({**plain, "role": "viewer"}).encode()).role is Role.VIEWER
+    with pytest.raises(EnrolmentError, match=r"role 'king' is none\. Roles are viewer"):
+        parse_request(json.dumps({**plain, "role": "king"}).encode())
+    with pytest.raises(EnrolmentError, match="larger than"):
+        parse_request(b" " * (MAX_BYTES + 1))
+    with pytest.raises(EnrolmentError, match="given twice"):
+        parse_request(b'{"role": "viewer", "role": "node"}')
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"a":1,"a":2}', b"\xff", b'{"role": ["node"]}'])
