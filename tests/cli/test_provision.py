@@ -22,6 +22,7 @@ from replication.identity.roles import Role
 from replication.identity.tls import check_certificate
 from replication.node.config import read_config
 from replication.node.home import check_home
+from replication.node.local.addresses import plan_metrics
 from replication.node.local.processes import is_node_of, read_pid, running_pid, stop_pids
 from replication.node.local.provision import (
     CLIENT_ROLES,
@@ -130,7 +131,37 @@ def test_nodes_of_other_hosts_listen_everywhere(tmp_path: Path) -> None:
     assert read_config(tmp_path / "cluster" / "node-1" / "config.toml").listen == "0.0.0.0:7001"
 
 
+def test_metrics_have_ports_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "cluster"
+    assert main(["init", str(directory), "--metrics", "--json"]) == 0
+    told = [member["metrics"] for member in json.loads(capsys.readouterr().out)["members"]]
+    configs = [read_config(home / "config.toml") for home in node_homes(directory)]
+    assert [config.monitoring for config in configs] == told
+    assert all(listen.startswith("127.0.0.1:") for listen in told)
+    assert len({*told, *(config.listen for config in configs)}) == 8
+
+
+@pytest.mark.parametrize(
+    ("addresses", "planned"),
+    [
+        (["a:7001", "b:7001"], ["0.0.0.0:9101", "0.0.0.0:9101"]),
+        (["a:7001", "a:9102", "a:7003"], ["0.0.0.0:9101", "0.0.0.0:9103", "0.0.0.0:9104"]),
+        (["[2001:db8::1]:9101"], ["[::]:9102"]),
+    ],
+)
+def test_metrics_of_other_hosts_are_where_one_looks_for_them(
+    addresses: list[str], planned: list[str]
+) -> None:
+    assert plan_metrics(addresses) == planned
+
+
+def test_no_metrics_unless_they_are_asked_for(tmp_path: Path) -> None:
+    provision_cluster(tmp_path / "cluster", nodes=1)
+    assert read_config(tmp_path / "cluster" / "node-1" / "config.toml").monitoring is None
+
+
 def test_free_ports_are_different() -> None:
+    assert min(pick_free_ports(20, range(20_000, 31_000))) >= 31_000
     assert len(set(pick_free_ports(20))) == 20
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from functools import partial
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -15,8 +14,8 @@ from tests.support.real_cluster import Cluster, until
 
 from replication.client import call_id
 from replication.client.errors import InvalidRequestError, NotFoundError
-from replication.node.config import read_config, write_config
-from replication.node.local.provision import PolicyChoice, pick_free_ports
+from replication.node.config import read_config, split_address
+from replication.node.local.provision import PolicyChoice
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
 
@@ -36,17 +35,20 @@ def value(port: int, name: str) -> float:
     return float(found[1])
 
 
+def metrics_port(cluster: Cluster, node: str) -> int:
+    """Where `acp init --metrics` has put them."""
+    listen = read_config(cluster.home(node) / "config.toml").monitoring
+    assert listen is not None
+    return split_address(listen)[1]
+
+
 def has_logged(cluster: Cluster, node: str, pattern: str) -> bool:
     return re.search(pattern, cluster.log(node)) is not None
 
 
 def test_metrics_and_health_tell_the_truth(make_cluster: MakeCluster, approving: PolicyChoice) -> None:
-    cluster = make_cluster(policy=approving, start=False)
-    ports = dict(zip(cluster.genesis.members.ids, pick_free_ports(4), strict=True))
-    for node, port in ports.items():
-        file = cluster.home(node) / "config.toml"
-        config = read_config(file)
-        write_config(file, replace(config, monitoring=f"127.0.0.1:{port}"))
+    cluster = make_cluster(policy=approving, metrics=True, start=False)
+    ports = {node: metrics_port(cluster, node) for node in cluster.genesis.members.ids}
     cluster.start()
     with cluster.client() as client:
         client.propose("quarantine", "agent-7", wait_for_decision=True, timeout_seconds=20)

@@ -113,13 +113,20 @@ def home(
     home: HomeArgument,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The authority's answer.")],
     policy: PolicyOption = "manual",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve metrics and health there, HOST:PORT, in plain HTTP without authentication.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check the authority's answer and put it into the home that asked."""
     from replication.node.local.enrolment import finish
     from replication.node.local.provision import parse_policy
 
-    done = finish(home, bundle, parse_policy(policy))
+    done = finish(home, bundle, parse_policy(policy), metrics=metrics)
     _tell(
         json, {"home": str(home), "name": done.identity.name, "renewed": done.renewed}, _next_step(home, done)
     )

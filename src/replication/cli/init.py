@@ -48,13 +48,21 @@ def init(
             help="Id of an executor, who gets a home of its own; may be repeated.", show_default=False
         ),
     ] = None,
+    metrics: Annotated[
+        bool,
+        typer.Option(
+            "--metrics",
+            help="Nodes serve metrics and health in plain HTTP: on loopback here, at port 9101 with --hosts.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Make the files of a new cluster: authority, genesis, node homes, client certificates.
 
     This machine makes, and has seen, the keys of all nodes. `acp enrol` has each host make its own.
     """
-    from replication.node.local.provision import parse_policy, provision_cluster
+    from replication.node.config import read_config
+    from replication.node.local.provision import node_homes, parse_policy, provision_cluster
     from replication.node.local.rules_file import read_rules
 
     genesis = provision_cluster(
@@ -66,8 +74,12 @@ def init(
         policy=parse_policy(policy),
         executors=executor or (),
         rules=read_rules(rules),
+        metrics=metrics,
     )
     members = [{"id": member.id, "address": member.address} for member in genesis.members.members]
+    if metrics:
+        for member, home in zip(members, node_homes(directory), strict=True):
+            member["metrics"] = read_config(home / "config.toml").monitoring or ""
     if json:
         print_json({"cluster_id": genesis.cluster_id, "directory": str(directory), "members": members})
         return
@@ -76,6 +88,10 @@ def init(
     )
     for member in members:
         note(f"  {member['id']}  {member['address']}")
+    if metrics:
+        note("Metrics, in plain HTTP without authentication: only operators should reach these ports.")
+        for member in members:
+            note(f"  {member['id']}  http://{member['metrics']}/metrics")
     for one in genesis.members.executors:
         note(f"  executor {one.id}: {directory / 'executors' / one.id}")
     note(f"Keep {directory / 'ca' / 'ca.key'} safe and off the nodes.")

@@ -18,7 +18,7 @@ from replication.identity.roles import Role
 from replication.identity.tls import create_request
 from replication.node.home import check_home
 from replication.node.local.enrolment import finish, found, invite, renew, request, sign
-from replication.node.local.provision import plan_addresses
+from replication.node.local.provision import ClusterPlanError, plan_addresses
 
 
 class Ceremony:
@@ -95,6 +95,17 @@ def test_a_renewal_keeps_everything_but_the_transport_key(ceremony: Ceremony) ->
     changed = {str(file.relative_to(home)) for file in after if before.get(file) != after[file]}
     assert changed == {"tls/node.key", "tls/node.crt", "node-1.join.json"}
     check_home(home)
+
+
+def test_where_a_node_serves_metrics_is_said_with_the_bundle(ceremony: Ceremony) -> None:
+    home = ceremony.place / "host-1"
+    with pytest.raises(ClusterPlanError, match="host:port"):
+        finish(home, ceremony.bundle("node-1"), metrics="9101")
+    assert not (home / "config.toml").exists(), "refused before anything was done"
+    finish(home, ceremony.bundle("node-1"), metrics="127.0.0.1:9101")
+    assert check_home(home).config.monitoring == "127.0.0.1:9101"
+    finish(home, ceremony.bundle("node-1"), metrics="10.0.0.1:9101")
+    assert check_home(home).config.monitoring == "10.0.0.1:9101", "it may be said later, or again"
 
 
 def test_a_later_member_follows_and_a_client_gets_a_folder(ceremony: Ceremony) -> None:

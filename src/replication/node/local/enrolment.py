@@ -58,7 +58,15 @@ from replication.identity.tls import (
 )
 from replication.node.config import read_config, split_address
 from replication.node.home import NodeHome
-from replication.node.local.provision import DEFAULT_RULES, PolicyChoice, furnish, issue_clients, make_folders
+from replication.node.local.addresses import checked_address
+from replication.node.local.provision import (
+    DEFAULT_RULES,
+    PolicyChoice,
+    furnish,
+    issue_clients,
+    make_folders,
+    serve_metrics,
+)
 
 __all__ = ["Finished", "finish", "found", "invite", "read_request", "renew", "request", "sign"]
 
@@ -245,14 +253,23 @@ def sign(
         return item, _bundle(directory, genesis, authority, item, days)
 
 
-def finish(home: Path, file: Path, policy: PolicyChoice | None = None) -> Finished:
+def finish(
+    home: Path, file: Path, policy: PolicyChoice | None = None, *, metrics: str | None = None
+) -> Finished:
     """Put a bundle into the home that asked for it. The first time this completes the home (and makes the
-    sign journal); later it replaces the transport key and certificate, and a running node takes both up.
+    sign journal); later it replaces the transport key and certificate, and a running node takes both up. With
+    `metrics`, HOST:PORT, a node serves them there from its next start on.
 
     Raises:
         OperatorError: the bundle is not for this home and its request, or not good.
     """
     raw, asked = _read(file), _old_request(home)
+    if metrics is not None:
+        checked_address(metrics)
+        if asked.role is not Role.NODE:
+            raise EnrolmentError(
+                f"{home} is no home of a node: only nodes serve metrics. Nothing was changed."
+            )
     with _naming(file):
         bundle = parse_bundle(raw)
         _require_answer(home, asked, bundle)
@@ -275,6 +292,8 @@ def finish(home: Path, file: Path, policy: PolicyChoice | None = None) -> Finish
             (home / "genesis.json").write_bytes(bundle.genesis.raw)
         elif not (home / "config.toml").exists():
             _complete(home, bundle, asked, policy or PolicyChoice(), joins=not is_member)
+    if metrics is not None:
+        serve_metrics(home, metrics)
     return Finished(bundle.identity, is_member, renewed)
 
 

@@ -13,22 +13,19 @@ The functions are plain, so that tests and tools can make clusters too. Everythi
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
-from replication.errors import CallerError, OperatorError
+from replication.errors import OperatorError
 from replication.identity.genesis import (
     Genesis,
     Rules,
     build_genesis,
-    is_address,
     load_genesis,
     parse_genesis,
 )
@@ -41,6 +38,15 @@ from replication.identity.tls import create_authority, issue, write_private
 from replication.ledger.journal import SignJournal
 from replication.node.config import NodeConfig, PolicySettings, read_config, split_address, write_config
 from replication.node.home import NodeHome
+from replication.node.local.addresses import (
+    ClusterPlanError,
+    checked_address,
+    is_loopback,
+    pick_free_ports,
+    plan_addresses,
+    plan_metrics,
+    wildcard,
+)
 from replication.node.policies import load_policy
 
 __all__ = [
@@ -58,6 +64,7 @@ __all__ = [
     "pick_free_ports",
     "plan_addresses",
     "provision_cluster",
+    "serve_metrics",
 ]
 
 CLIENT_ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR)
@@ -65,22 +72,7 @@ CLIENT_ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR)
 DEFAULT_RULES: Final = Rules(max_active_proposals=10_000)
 """The voting library's rules, but with room for many clients at once."""
 
-DEFAULT_BASE_PORT: Final = 7001
 POLICY_FILE: Final = "policy.cel.toml"
-LOOPBACK: Final = "127.0.0.1"
-
-_PORT_RANGE: Final = range(20_000, 32_000)
-"""Below where Linux takes ports for outgoing connections, which could take one of ours before the node
-starts.
-"""
-
-_HIGHEST_PORT: Final = 65_535
-
-
-class ClusterPlanError(CallerError):
-    """A cluster with these numbers, hosts, ports or policies is not possible; nothing was made."""
-
-    reason: ClassVar[str] = "CLUSTER_PLAN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +116,16 @@ def provision_cluster(
     policies: Mapping[str, PolicyChoice] | None = None,
     rules: Rules = DEFAULT_RULES,
     executors: Sequence[str] = (),
+    metrics: bool = False,
 ) -> Genesis:
     """Make a cluster of `nodes` members in `directory`, which must be empty or missing, and return its
     genesis.
 
     `hosts` is one host, or HOST:PORT, for each node, or one host for all; without, all are on this machine.
     Ports count up from `base_port`; without it, free ones are chosen (7001 and up with `hosts`). `policies`
-    overrides `policy` by member id. `executors` are the ids of executors, who get homes of their own. If
-    anything fails, what was made is removed again.
+    overrides `policy` by member id. `executors` are the ids of executors, who get homes of their own. With
+    `metrics` every node serves them: on this machine at a free port of loopback, on another host at 9101, or
+    above where several nodes share one. If anything fails, what was made is removed again.
 
     Raises:
         ClusterPlanError: impossible numbers, hosts, ports or ids.
@@ -144,7 +138,13 @@ def provision_cluster(
     addresses = plan_addresses(nodes, hosts, base_port)
     existed = _require_empty(directory)
     try:
-        return _build(directory, name, addresses, rules, policy or PolicyChoice(), policies or {}, executors)
+        genesis = _build(
+            directory, name, addresses, rules, policy or PolicyChoice(), policies or {}, executors
+        )
+        if metrics:
+            for home, listen in zip(node_homes(directory), plan_metrics(addresses), strict=True):
+                serve_metrics(home, listen)
+        return genesis
     except OSError as error:
         _undo(directory, existed)
         raise OperatorError(
@@ -175,7 +175,7 @@ def add_home(
         ClusterPlanError: the id or the address is none.
         OperatorError: the folder, the authority or the policy is not what it must be, or `home` exists.
     """
-    _checked_address(address)
+    checked_address(address)
     genesis, authority = _prepare_addition(directory, home, member_id)
     key = signing_key or SigningKey.generate()
     member = Member(id=member_id, public_key=key.public_key, weight=1, address=address)
@@ -222,43 +222,11 @@ def _prepare_addition(directory: Path, home: Path, name: str) -> tuple[Genesis, 
     return genesis, authority
 
 
-def plan_addresses(nodes: int, hosts: Sequence[str], base_port: int | None) -> list[str]:
-    """The address of each node. Nodes on one host count their ports up. Raises `ClusterPlanError`."""
-    if hosts and len(hosts) not in (1, nodes):
-        raise ClusterPlanError(
-            f"{len(hosts)} hosts are given for {nodes} nodes. Give one for each, or one for all."
-        )
-    if not hosts and base_port is None:
-        return [f"{LOOPBACK}:{port}" for port in pick_free_ports(nodes)]
-    first = DEFAULT_BASE_PORT if base_port is None else base_port
-    used: dict[str, int] = {}
-    addresses = []
-    for index in range(nodes):
-        host = hosts[index % len(hosts)] if hosts else LOOPBACK
-        if is_address(host) and len(hosts) == nodes:
-            addresses.append(_checked_address(host))
-            continue
-        port = used.get(host, first)
-        used[host] = port + 1
-        if not 1 <= port <= _HIGHEST_PORT:
-            raise ClusterPlanError(
-                f"Port {port} does not exist. Choose a --base-port from 1 to {_HIGHEST_PORT - nodes + 1}."
-            )
-        addresses.append(_checked_address(f"{host}:{port}"))
-    return addresses
-
-
-def pick_free_ports(count: int) -> list[int]:
-    """`count` ports of this machine that nobody listens on now."""
-    order = list(_PORT_RANGE)
-    secrets.SystemRandom().shuffle(order)
-    found: list[int] = []
-    for port in order:
-        if _is_free(port):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise OperatorError(f"Fewer than {count} ports are free on this machine. Choose them with --base-port.")
+def serve_metrics(home: Path, listen: str) -> None:
+    """Have the node of `home` serve metrics at `listen`, HOST:PORT, from its next start on. Raises
+    `ConfigError`."""
+    file = NodeHome(home).config
+    write_config(file, replace(read_config(file), monitoring=listen))
 
 
 def node_homes(directory: Path) -> list[Path]:
@@ -389,9 +357,8 @@ def furnish(
     # With the home, not by the node: a node that finds no journal knows that its disk was lost.
     SignJournal.create(home / "data" / "sign.journal", genesis.cluster_id, member_id).close()
     host, port = split_address(address)
-    # A remote name may be no address of that host's own interfaces (NAT, containers). mTLS guards the port.
-    wildcard = "[::]" if ":" in host else "0.0.0.0"  # noqa: S104
-    listen = address if _is_loopback(host) else f"{wildcard}:{port}"
+    # mTLS guards the port.
+    listen = address if is_loopback(host) else f"{wildcard(host)}:{port}"
     write_config(home / "config.toml", NodeConfig(id=member_id, listen=listen, policy=settings, joins=joins))
 
 
@@ -439,27 +406,3 @@ def _undo(directory: Path, existed: bool) -> None:
             item.unlink(missing_ok=True)
     if not existed:
         directory.rmdir()
-
-
-def _checked_address(address: str) -> str:
-    try:
-        split_address(address)
-    except ValueError as error:
-        raise ClusterPlanError(f"{address!r:.200} cannot be a node's address: it {error}.") from error
-    return address
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
