@@ -105,7 +105,7 @@ floors: ## unit tests with the oldest releases that pyproject.toml allows, in a 
 	@$(CHECK_PYTHON)
 	@rm -rf $(FLOORS_VENV) && $(PYTHON) -m venv $(FLOORS_VENV)
 	@$(FLOOR_PINS) > $(FLOORS_VENV)/floors.txt && echo "Floors: $$(paste -s -d ' ' $(FLOORS_VENV)/floors.txt)"
-	@$(LOCKED_PINS) | grep -v -E "^($$(sed 's/==.*//' $(FLOORS_VENV)/floors.txt | paste -s -d '|'))==" \
+	@$(LOCKED_PINS) | grep -v -E "^($$(sed 's/==.*//' $(FLOORS_VENV)/floors.txt | paste -s -d '|')|opentelemetry-.*)==" \
 		> $(FLOORS_VENV)/locked.txt
 	@$(FLOORS_VENV)/bin/python -m pip install $(PIP_FLAGS) -r $(FLOORS_VENV)/floors.txt \
 		-c $(FLOORS_VENV)/locked.txt hypothesis pytest pytest-timeout pytest-xdist pyyaml setuptools
@@ -130,7 +130,7 @@ lock: ## resolve requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrad
 	@$(CHECK_PYTHON)
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch" && "$$scratch/bin/pip" install $(PIP_FLAGS) uv && \
-	"$$scratch/bin/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	"$$scratch/bin/uv" pip compile pyproject.toml --extra dev --extra tracing --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 		--quiet $(LOCK_FLAGS) --output-file requirements.lock
 
@@ -140,9 +140,10 @@ clean: ## remove everything that make created
 
 # ------------------------------------------------------------------------------------------------------------- plumbing
 
-# "name==floor" for each runtime dependency.
+# "name==floor" for each runtime dependency, those of traces included.
 FLOOR_PINS = $(PYTHON) -c 'import re, tomllib; \
-	names = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	names = project["dependencies"] + project["optional-dependencies"]["tracing"]; \
 	print("\n".join(re.sub(r">=([^,; ]+).*", r"==\1", name) for name in names))'
 
 # "name==version" for each package in the lock, without its hashes: constraints for what floors do not fix.

@@ -23,6 +23,7 @@ from replication.node.access import caller_of
 from replication.node.histogram import Histogram
 from replication.node.logs import CALL_ID
 from replication.node.pacing import Pacer
+from replication.node.tracing import Traces
 
 __all__ = ["CallMeter", "MethodCalls"]
 
@@ -31,6 +32,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 GRAVE: Final = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
 """Statuses that must not happen. They are shown from the first call on, so that an increase can be seen."""
 
+
+TRACED: Final = frozenset(
+    f"VotingService.{method}"
+    for method in ("Propose", "CastVote", "CloseProposal", "Execute", "ReportExecution")
+)
+"""Calls that write, and whose answer has the proposal."""
 
 LINES_PER_SECOND: Final = 5
 LINE_BURST: Final = 50
@@ -61,9 +68,10 @@ class MethodCalls:
 
 
 class CallMeter(grpc.aio.ServerInterceptor):
-    """Counts the calls of one server."""
+    """Counts the calls of one server. `traces` are told of those that write about a proposal."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
+        self._traces = traces
         self._methods: dict[str, MethodCalls] = {}
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._lines = Pacer(LINES_PER_SECOND, LINE_BURST, LONGEST_SILENCE_SECONDS)
@@ -109,7 +117,10 @@ class CallMeter(grpc.aio.ServerInterceptor):
             began_ns = _begin(context, calls)
             status = "OK"
             try:
-                return await inner(request, context)
+                response = await inner(request, context)
+                if self._traces is not None and calls.name in TRACED:
+                    self._trace(self._traces, calls.name, response, began_ns)
+                return response
             except BaseException as error:
                 status = _status_of(error, context)
                 raise
@@ -134,6 +145,10 @@ class CallMeter(grpc.aio.ServerInterceptor):
                 self._end(context, calls, status, began_ns)
 
         return responses if inspect.isasyncgenfunction(inner) else self._unary(inner, calls)
+
+    def _trace(self, traces: Traces, name: str, response: Any, began_ns: int) -> None:
+        began_unix_ns = time.time_ns() - (time.perf_counter_ns() - began_ns)
+        traces.called(name, response.proposal.digest, began_unix_ns, CALL_ID.get())
 
     def _end(self, context: Context, calls: MethodCalls, status: str, began_ns: int) -> None:
         """Count a call that has ended, and log it if it failed; at debug level also what went well."""

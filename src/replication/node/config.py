@@ -61,6 +61,7 @@ TIMING_RANGES: Final = {
 
 _ENTRY: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+_URL: Final = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+/[!-~]{0,1000}", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
@@ -102,9 +103,9 @@ def _no_peers() -> Mapping[str, str]:
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One node's configuration. `monitoring` is where metrics and health are served in plain HTTP, None for
-    nowhere. `peers` overrides addresses of the record: id to ``host:port``. `joins` is
-    for a home that was made for a change of members: the record says whether and with which key it is one,
-    not the genesis file."""
+    nowhere. `tracing` is the URL of a collector of traces. `peers` overrides addresses of the record: id to
+    ``host:port``. `joins` is for a home that was made for a change of members: the record says whether and
+    with which key it is one, not the genesis file."""
 
     id: str
     listen: str
@@ -115,6 +116,7 @@ class NodeConfig:
     joins: bool = False
     monitoring: str | None = None
     log_format: str = "text"
+    tracing: str | None = None
 
 
 def read_config(path: str | os.PathLike[str]) -> NodeConfig:
@@ -149,12 +151,12 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         data = parse_toml(text)
     except TomlError as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
-    top = _Table(
-        origin, "", data, ("id", "listen", "policy", "timing", "log", "monitoring", "peers", "joins")
-    )
+    keys = ("id", "listen", "policy", "timing", "log", "monitoring", "tracing", "peers", "joins")
+    top = _Table(origin, "", data, keys)
     member_id = _member_id(top, "id", top.text("id"))
     log = top.table("log", ("level", "format"))
     monitoring = top.table("monitoring", ("listen",))
+    tracing = top.table("tracing", ("endpoint",))
     return NodeConfig(
         id=member_id,
         listen=_address(top, "listen", top.text("listen")),
@@ -163,6 +165,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         log_level=log.choice("level", LOG_LEVELS, "info"),
         log_format=log.choice("format", LOG_FORMATS, "text"),
         monitoring=_address(monitoring, "listen", monitoring.text("listen")) if monitoring.data else None,
+        tracing=_collector(tracing) if tracing.data else None,
         peers=_peers(top, member_id),
         joins=top.boolean("joins", default=False),
     )
@@ -212,6 +215,9 @@ def format_config(config: NodeConfig) -> str:
     if config.monitoring is not None:
         lines += ["", "[monitoring] # metrics and health in plain HTTP: not for strangers"]
         lines += [f"listen = {toml_string(config.monitoring)}"]
+    if config.tracing is not None:
+        lines += ["", "[tracing] # a collector that speaks OTLP over HTTP"]
+        lines += [f"endpoint = {toml_string(config.tracing)}"]
     if config.peers:
         lines += ["", "[peers] # where members are reached from this host, when not as the record says"]
         lines += [f"{toml_string(peer)} = {toml_string(address)}" for peer, address in config.peers.items()]
@@ -338,6 +344,14 @@ def _policy_file(table: _Table) -> str:
             "file", file, "it must be the path of a file, relative to the node's home or absolute"
         )
     return file
+
+
+def _collector(table: _Table) -> str:
+    endpoint = table.text("endpoint")
+    if _URL.fullmatch(endpoint) is None:
+        legal = 'it must be the URL of a collector, for example "http://127.0.0.1:4318/v1/traces"'
+        raise table.bad("endpoint", endpoint, legal)
+    return endpoint
 
 
 def _timing(table: _Table) -> Timing:

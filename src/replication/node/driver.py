@@ -49,6 +49,7 @@ from replication.node.driver_terms import (
 from replication.node.feeder import SWEEP_MS, Feeder, PageDelivery, Submission
 from replication.node.policies import Policy
 from replication.node.recorder import Recorder
+from replication.node.tracing import Traces
 from replication.node.turn import Batch
 from replication.node.voter import Voter
 from replication.ordering.messages import Message
@@ -102,12 +103,14 @@ class Driver:
         replica_settings: ReplicaSettings | None = None,
         clock: Callable[[], int] | None = None,
         members_changed: Callable[[], None] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """Make a driver in a running event loop; nothing happens before `start`.
 
         `store` and `journal` stay the caller's to close, after `stop`. `clock` gives this host's time in
         milliseconds since the Unix epoch and never goes back; the default is a `NodeClock`.
-        `members_changed` is called when an epoch has begun, whose members the application then has.
+        `members_changed` is called when an epoch has begun, whose members the application then has. `traces`
+        are told what happens to proposals.
         """
         self._loop = asyncio.get_running_loop()
         self._settings = settings or DriverSettings()
@@ -147,8 +150,9 @@ class Driver:
             clock=self._clock,
             wake=self._wake,
             counters=self._counters,
+            traces=traces,
         )
-        self._feeder = Feeder(self._replica, application, self._voter, self._contacts, self._counters)
+        self._feeder = Feeder(self._replica, application, self._voter, self._contacts, self._counters, traces)
         self._catch_up = CatchUp(
             fetch=transport.fetch_blocks,
             deliver=self._deliver,

@@ -23,6 +23,7 @@ from replication.node.contacts import Contacts
 from replication.node.counters import Counters, PeerLog
 from replication.node.inbox import Inbox
 from replication.node.own_commands import OwnCommand, OwnCommands
+from replication.node.tracing import Traces
 from replication.node.turn import Batch
 from replication.node.voter import Voter
 from replication.ordering.application import CommandError, command_digest
@@ -85,6 +86,7 @@ class Feeder:
         voter: Voter,
         contacts: Contacts,
         counters: Counters,
+        traces: Traces | None = None,
     ) -> None:
         self.inbox = Inbox()
         self.own = OwnCommands()
@@ -97,6 +99,7 @@ class Feeder:
         self._ballots = voter.ballots
         self._contacts = contacts
         self._counters = counters
+        self._traces = traces
         self._peer_log = PeerLog(_log)
         self._epoch = replica.members.epoch
         self._view = replica.view
@@ -151,6 +154,8 @@ class Feeder:
         self._feed_own(batch, now_ms)
         self._feed_messages(batch, now_ms)
         self._unseen += batch.seen
+        if self._traces is not None and batch.seen:
+            self._traces.seen(batch.seen)
         if not batch.is_closed:
             self._vote(batch, now_ms)
             self._tick(batch, now_ms)
@@ -327,6 +332,8 @@ class Feeder:
             own.finish(outcome)
             self._settled.append(own.digest)
         self._voter.committed(applied)
+        if self._traces is not None:
+            self._traces.committed(applied.execution)
         self._is_in_hurry = True
 
     def _sweep(self, batch: Batch, now_ms: int) -> None:

@@ -48,6 +48,7 @@ from replication.node.services.cluster import ClusterService
 from replication.node.services.peer import PeerService, add_peer_service
 from replication.node.services.voting import VotingService
 from replication.node.storage import Storage, open_storage
+from replication.node.tracing import connect
 from replication.node.transport import Transport
 from replication.ordering.pacemaker import ReplicaSettings
 from replication.v1 import (
@@ -160,6 +161,11 @@ class Node:
         self._opened = opened
         self._application = VotingApplication(opened.genesis, storage.store)
         self._transport = Transport(opened)
+        self._traces = (
+            connect(opened.config.tracing, opened.member_id, opened.genesis.cluster_id)
+            if opened.config.tracing
+            else None
+        )
         self._links = PeerLinks(hello=self._hello, credentials=self._transport.channel_credentials())
         self._driver = Driver(
             member=opened.member_id,
@@ -173,10 +179,11 @@ class Node:
             policy=policy,
             replica_settings=replica_settings(opened.config.timing),
             members_changed=self._relink,
+            traces=self._traces,
         )
         self._peer_service = PeerService(opened.member_id, opened.genesis.cluster_id, self._driver)
         self._health = health.aio.HealthServicer()
-        self._meter = CallMeter()
+        self._meter = CallMeter(self._traces)
         self._monitoring: Monitoring | None = None
         self._stopping = asyncio.Event()
 
@@ -275,6 +282,8 @@ class Node:
                 await step()
             except Exception:
                 _log.exception("a step of stopping failed")
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.stop)
         _log.info("stopped")
 
     def _server(self) -> grpc.aio.Server:

@@ -36,6 +36,7 @@ from replication.node.ballots import Ballots
 from replication.node.counters import Counters
 from replication.node.policies import Choice, Incident, Policy
 from replication.node.policy_thread import PolicyThread
+from replication.node.tracing import Traces
 from replication.ordering.application import command_digest
 from replication.ordering.effects import ApplyBlock
 
@@ -87,6 +88,7 @@ class Voter:
         clock: Callable[[], int],
         wake: Callable[[], None],
         counters: Counters,
+        traces: Traces | None = None,
     ) -> None:
         self.ballots = ballots
         self._member = member
@@ -97,6 +99,7 @@ class Voter:
         self._clock = clock
         self._wake = wake
         self._counters = counters
+        self._traces = traces
         approval = genesis.rules.approval
         self._gives_reasons = approval.reason_required or any(
             own.reason_required for own in approval.actions.values()
@@ -328,6 +331,8 @@ class Voter:
         )
 
     def _ask(self, digest: bytes, incident: Incident) -> None:
+        if self._traces is not None:
+            self._traces.asked(digest)
         if self._thread is not None:
             self._thread.ask(digest, incident)
         else:
@@ -345,3 +350,5 @@ class Voter:
         reason = choice.reason or ("by policy" if self._gives_reasons else "")
         self.ballots.cast(VoteItem(digest, choice.value, 0, reason, self._clock()))
         self._counters.cast[choice.value.value] += 1
+        if self._traces is not None:
+            self._traces.chosen(digest, choice.value.value)

@@ -88,7 +88,8 @@ def test_frozen() -> None:
         ("listn = 1\n" + HEAD, "unknown key 'listn'; did you mean \"listen\"?"),
         (
             "zzz = 1\n" + HEAD,
-            "unknown key 'zzz'; known keys: id, listen, policy, timing, log, monitoring, peers, joins",
+            "unknown key 'zzz'; known keys: id, listen, policy, timing, log, monitoring, tracing, peers, "
+            "joins",
         ),
         (HEAD + "policy = 'cel'\n", "policy = 'cel' is not legal: it must be a table, [policy]"),
         (HEAD + "[[timing]]\n", "it must be a table, [timing]"),
@@ -270,7 +271,8 @@ def test_write_config(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     first = NodeConfig("node-1", "127.0.0.1:7001", PolicySettings("cel", file='a "b"\\c\n\x7fé🙄.toml'))
     second = NodeConfig("node-1", "127.0.0.1:7002", peers={"node-2": "[::1]:7"}, log_format="json")
-    for config in (first, second):
+    third = NodeConfig("node-1", "127.0.0.1:7003", tracing="http://[::1]:4318/v1/traces")
+    for config in (first, second, third):
         write_config(path, config)
         assert read_config(path) == config
     assert [each.name for each in tmp_path.iterdir()] == ["config.toml"]
@@ -285,6 +287,8 @@ def test_write_config(tmp_path: Path) -> None:
         NodeConfig("node-1", "a:1", PolicySettings("cel", file="\ud800")),
         NodeConfig("node-1", "a:1", timing=Timing(gather_ms=-1)),
         NodeConfig("node-1", "a:1", log_level="loud"),
+        NodeConfig("node-1", "a:1", tracing="127.0.0.1:4318"),
+        NodeConfig("node-1", "a:1", tracing="http://a:4318/v1/tra ces"),
         NodeConfig("node-1", "a:1", peers={"node-1": "a:2"}),
     ],
 )
