@@ -6,6 +6,7 @@
 #   ACP_INBOX       folder in which invitation.json and NAME.bundle.json appear (/exchange)
 #   ACP_OUTBOX      folder that its request is copied to, if it is given
 #   ACP_POLICY      how it votes (manual)
+#   ACP_METRICS     HOST:PORT where it serves metrics and health in plain HTTP (nowhere)
 #
 # With the argument "enrol" it only enrols.
 set -eu
@@ -29,6 +30,7 @@ if [ ! -f "$home/config.toml" ]; then
         mv "$ACP_OUTBOX/$NAME.join.json.part" "$ACP_OUTBOX/$NAME.join.json"
     fi
     wait_for "$inbox/$NAME.bundle.json"
-    acp enrol home "$home" "$inbox/$NAME.bundle.json" --policy "${ACP_POLICY:-manual}"
+    acp enrol home "$home" "$inbox/$NAME.bundle.json" --policy "${ACP_POLICY:-manual}" \
+        ${ACP_METRICS:+--metrics "$ACP_METRICS"}
 fi
 [ "${1:-run}" = enrol ] || exec acp node --home "$home"

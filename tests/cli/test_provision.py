@@ -284,6 +284,12 @@ def test_a_home_for_a_member_to_be(tmp_path: Path) -> None:
         add_home(tmp_path / "cluster", home, "node-3", "127.0.0.1:7003")
     with pytest.raises(ClusterPlanError, match="cannot be a member's id"):
         add_home(tmp_path / "cluster", tmp_path / "x", "node 3", "127.0.0.1:7003")
+    with pytest.raises(ClusterPlanError, match="host:port"):
+        add_home(tmp_path / "cluster", tmp_path / "w", "node-4", "127.0.0.1:7004", metrics="9101")
+    assert not (tmp_path / "w").exists()
+    options = ["--address", "127.0.0.1:7004", "--dir", str(tmp_path / "cluster"), "--metrics", "[::1]:9101"]
+    assert main(["members", "home", "node-4", *options]) == 0
+    assert check_home(tmp_path / "cluster" / "node-4").config.monitoring == "[::1]:9101"
     (tmp_path / "cluster" / "ca" / "ca.key").unlink()
     with pytest.raises(OperatorError):
         add_home(tmp_path / "cluster", tmp_path / "y", "node-4", "127.0.0.1:7004")

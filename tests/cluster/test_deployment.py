@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+from urllib.request import urlopen
 
 import pytest
 from tests.support.deployment import blocks
@@ -18,6 +19,7 @@ from tests.support.real_cluster import WAIT_SECONDS, run_acp
 
 from replication.cli.main import ExitCode
 from replication.faults.harness.namespaces import fresh_network_command, why_not
+from replication.node.config import read_config
 from replication.node.local.provision import pick_free_ports
 
 pytestmark = pytest.mark.cluster
@@ -72,11 +74,13 @@ def containers(place: Path) -> Iterator[Path]:
         "ACP_AUTHORITY": str(place / "authority"),
     }
     started = [start("found.sh", {**common, **found}, place / "founder.log")]
-    for number, port in enumerate(pick_free_ports(4), 1):
+    *ports, metrics = pick_free_ports(5)
+    for number, port in enumerate(ports, 1):
         own = {
             "NAME": f"node-{number}",
             "ADDRESS": f"127.0.0.1:{port}",
             "ACP_HOME": str(place / f"n{number}"),
+            **({"ACP_METRICS": f"127.0.0.1:{metrics}"} if number == 1 else {}),
         }
         started.append(start("node.sh", {**common, **own}, place / f"node-{number}.log"))
     try:
@@ -102,6 +106,10 @@ def test_the_scripts_of_the_container_make_a_cluster(tmp_path: Path) -> None:
         while (answer := run_acp("health", str(tmp_path / "n1"), "--service", "ready")).code != ExitCode.OK:
             assert time.monotonic() < give_up, answer.err
             time.sleep(0.2)
+        metrics = read_config(tmp_path / "n1" / "config.toml").monitoring
+        with urlopen(f"http://{metrics}/readyz", timeout=10) as response:  # loopback
+            assert response.status == 200
+        assert read_config(tmp_path / "n2" / "config.toml").monitoring is None
         answer = run_acp("propose", "quarantine", "agent-1", "--json", directory=authority)
         while answer.code != ExitCode.OK:
             assert time.monotonic() < give_up, answer.err

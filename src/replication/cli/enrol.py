@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replication.cli.init import PolicyOption
+from replication.cli.init import MetricsOption, PolicyOption
 from replication.cli.options import JsonOption
 from replication.cli.output import note, print_json
 
@@ -113,13 +113,7 @@ def home(
     home: HomeArgument,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The authority's answer.")],
     policy: PolicyOption = "manual",
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Serve metrics and health there, HOST:PORT, in plain HTTP without authentication.",
-            show_default=False,
-        ),
-    ] = None,
+    metrics: MetricsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check the authority's answer and put it into the home that asked."""

@@ -10,12 +10,21 @@ import typer
 from replication.cli.options import JsonOption
 from replication.cli.output import note, print_json
 
-__all__ = ["init"]
+__all__ = ["MetricsOption", "PolicyOption", "init"]
 
 PolicyOption = Annotated[
     str,
     typer.Option(
         help="How the voters decide: manual, cel:FILE or python:package.module:callable.", metavar="POLICY"
+    ),
+]
+
+
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Serve metrics and health there, HOST:PORT, in plain HTTP without authentication.",
+        show_default=False,
     ),
 ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replication.cli.init import PolicyOption
+from replication.cli.init import MetricsOption, PolicyOption
 from replication.cli.options import Connection, DirectoryOption
 from replication.cli.output import console, note, print_json, show_proposal, table
 
@@ -88,6 +88,7 @@ def home(
         typer.Option(help="Its private key file. Default: a new one is made.", show_default=False),
     ] = None,
     policy: PolicyOption = "manual",
+    metrics: MetricsOption = None,
 ) -> None:
     """Make the home of a member that is to be added or replaced, key included, and print what `add` asks
     for.
@@ -109,6 +110,7 @@ def home(
         address,
         signing_key=None if key is None else SigningKey.load(key),
         policy=parse_policy(policy),
+        metrics=metrics,
     )
     note(f"Start it with: acp node --home {target}")
     print_json(

@@ -164,10 +164,12 @@ def add_home(
     *,
     signing_key: SigningKey | None = None,
     policy: PolicyChoice | None = None,
+    metrics: str | None = None,
 ) -> tuple[bytes, bytes]:
     """Make the home of a member that is to be added to, or replaced in, the cluster of `directory`; return
     its public key and proof of possession. The home must not exist; `directory` must hold the authority's
-    key, which issues the node's certificate. Without a `signing_key` a new one is made.
+    key, which issues the node's certificate. Without a `signing_key` a new one is made. `metrics` is where
+    the node serves them, HOST:PORT.
 
     The home makes nobody a member: its node follows the record until a change of members lets it in.
 
@@ -181,6 +183,8 @@ def add_home(
     member = Member(id=member_id, public_key=key.public_key, weight=1, address=address)
     try:
         _make_home(home, member, key, genesis, authority, policy or PolicyChoice(), joins=True)
+        if metrics is not None:
+            serve_metrics(home, checked_address(metrics))
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
         raise
