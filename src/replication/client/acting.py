@@ -19,11 +19,12 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import urlsplit
 
 from replication.client.errors import UsageError
-from replication.client.executor import Act, Order, Result
+from replication.client.executor import AT_ONCE, Act, Order, Result
 from replication.client.model import ExecutionOutcome
 
 __all__ = ["run_command", "send_webhook"]
@@ -83,6 +84,8 @@ def send_webhook(url: str, timeout_seconds: float) -> Act:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{url!r:.200} is not a webhook. Give an http:// or https:// address.")
     opener = urllib.request.build_opener(_NoRedirect())
+    # The loop's own pool has fewer threads on a small machine, and other uses.
+    threads = ThreadPoolExecutor(AT_ONCE, "webhook")
 
     def post(order: Order) -> Result:
         request = urllib.request.Request(  # noqa: S310  # the scheme was checked above
@@ -106,7 +109,7 @@ def send_webhook(url: str, timeout_seconds: float) -> Act:
         return Result(outcome, f"HTTP {status}: {text}")
 
     async def act(order: Order) -> Result:
-        return await asyncio.to_thread(post, order)
+        return await asyncio.get_running_loop().run_in_executor(threads, post, order)
 
     return act
 

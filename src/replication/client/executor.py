@@ -42,7 +42,7 @@ from replication.identity.keys import SigningKey
 from replication.identity.signbytes import OUTCOME_CODES, receipt_bytes
 from replication.ledger.verify import CertificateReport, verify_certificate
 
-__all__ = ["Act", "Executor", "Order", "Result"]
+__all__ = ["AT_ONCE", "Act", "Executor", "Order", "Result"]
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ FIRST_RETRY_SECONDS: Final = 5.0
 MAX_DETAIL_BYTES: Final = 1024
 
 AT_ONCE: Final = 8
-"""Orders that are carried out at a time: a slow one must not hold up the others."""
+"""Targets whose orders are carried out at a time: a slow one must not hold up the others."""
 
 MAX_LISTED: Final = 10_000
 """What is taken in from one node in one round. It may lie without end."""

@@ -14,7 +14,7 @@ import pytest
 
 from replication.client import UsageError
 from replication.client.acting import run_command, send_webhook
-from replication.client.executor import Act, Order, Result
+from replication.client.executor import AT_ONCE, Act, Order, Result
 from replication.client.model import ExecutionOutcome
 
 ORDER = Order("ab" * 32, "prop-0007", "quarantine", "agent-7", {"score": 1}, 9, 5, "{}", 3)
@@ -68,17 +68,28 @@ def test_a_command_that_reads_nothing_and_prints_without_end_is_cut() -> None:
 
 
 class Hook(BaseHTTPRequestHandler):
-    """Answers with the status that the path names."""
+    """Answers with the status that the path names; with 200 to /together once all of them have asked, else
+    with 500."""
 
     seen: list[tuple[str, Any]] = []  # noqa: RUF012  # reset by the fixture
+    together = threading.Barrier(AT_ONCE)
 
     def do_POST(self) -> None:  # the name is http.server's
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.seen.append((self.headers["Idempotency-Key"], body))
-        self.send_response(int(self.path.strip("/")))
+        self.send_response(self.status())
         self.send_header("Location", "/200")
         self.end_headers()
         self.wfile.write(b"noted")
+
+    def status(self) -> int:
+        if self.path != "/together":
+            return int(self.path.strip("/"))
+        try:
+            self.together.wait(10)
+        except threading.BrokenBarrierError:
+            return 500
+        return 200
 
     def log_message(self, *_arguments: object) -> None:
         """Silence."""
@@ -109,6 +120,17 @@ def test_what_a_webhooks_status_means(hook: str, status: int, result: Result) ->
     assert asyncio.run(_act(send_webhook(f"{hook}/{status}", 5))) == result
     ((key, body),) = Hook.seen
     assert (key, body["target"], body["certificate"]) == (ORDER.key, "agent-7", "{}")
+
+
+def test_as_many_webhooks_at_a_time_as_actions(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the machine is."""
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    act = send_webhook(f"{hook}/together", 20)
+
+    async def all_at_once() -> list[Result]:
+        return list(await asyncio.gather(*(act(ORDER) for _ in range(AT_ONCE))))
+
+    assert asyncio.run(all_at_once()) == [Result(DONE, "noted")] * AT_ONCE
 
 
 def test_a_webhook_that_is_not_there() -> None:

@@ -416,6 +416,31 @@ def test_so_many_actions_at_a_time_and_no_more(bench: Bench) -> None:
     assert len(floor.begun) == count
 
 
+def test_a_node_that_lists_without_end_makes_nothing_grow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_LISTED", 2)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    listed = decided(bench, "quarantine agent-1")
+    floor, nodes = Floor(), bench.nodes
+    nodes.proposals.extend(listed)
+    executor = bench.another(floor.act)
+
+    async def run() -> None:
+        rounds = [asyncio.create_task(executor.round(HONEST))]
+        await comes(lambda: floor.acting)
+        nodes.renamed = "agent-x"
+        rounds.append(asyncio.create_task(executor.round(LIAR)))
+        await comes(lambda: LIAR in nodes.listings)
+        nodes.renamed = "agent-y"
+        assert await asyncio.wait_for(executor.round(LIAR), 10) == 0, "not waited for: enough wait already"
+        floor.acting["quarantine agent-1"].set()
+        assert [await each for each in rounds] == [1, 0]
+
+    asyncio.run(run())
+    assert floor.begun == ["quarantine agent-1"]
+
+
 def test_a_disk_that_fails_during_an_action_ends_the_executor(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
