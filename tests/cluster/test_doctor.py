@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import until
+from tests.support.real_cluster import Cluster, until
 
 from replication.cli.main import ExitCode
+from replication.node.local.provision import PolicyChoice
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
 
@@ -45,3 +48,45 @@ def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
     for key in keys:
         key.chmod(0o600)
     assert cluster.acp("doctor").code == ExitCode.OK
+
+
+def test_a_shorter_record_that_is_another_one_is_found(
+    make_cluster: MakeCluster, approving: PolicyChoice
+) -> None:
+    """The same members live twice: one of them comes back with the shorter record of the other life."""
+    cluster = make_cluster(policy=approving, start=False)
+    lives = cluster.directory.parent
+    homes = {node: cluster.home(node) / "data" for node in cluster.genesis.members.ids}
+    for node, data in homes.items():
+        shutil.copytree(data, lives / f"new-{node}")
+    cluster.start()
+    decide(cluster, "one-life", 1)
+    cluster.settle()
+    cluster.local.stop()
+    other_life = homes["node-4"].rename(lives / "other-life")
+    for node, data in homes.items():
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(lives / f"new-{node}", data)
+    cluster.start()
+    decide(cluster, "another-life", 3)
+    cluster.settle()
+    assert cluster.acp("doctor").code == ExitCode.OK
+
+    cluster.kill("node-4")
+    shutil.rmtree(homes["node-4"])
+    other_life.rename(homes["node-4"])
+    cluster.start_one("node-4")
+
+    def divergence() -> list[str]:
+        found = cluster.acp("doctor", "--json").json
+        return [item["what"] for item in found if "records diverge" in item["what"]]
+
+    (what,) = until(divergence, "the doctor compares the records")
+    assert "node-1, node-2, node-3: " in what
+    assert "; node-4: " in what
+
+
+def decide(cluster: Cluster, target: str, count: int) -> None:
+    with cluster.client() as client:
+        for number in range(count):
+            assert client.propose("quarantine", f"{target}-{number}", wait_for_decision=True).approved

@@ -6,7 +6,9 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from replication.cli.output import console, note, print_json, table
 if TYPE_CHECKING:
     from replication.client import Client, ClusterHandle, Endpoint
     from replication.client.diagnosis import Evidence, Finding
+    from replication.client.model import ClusterStatus
 
 __all__ = ["SURVEY_SECONDS", "doctor", "examine"]
 
@@ -92,7 +95,42 @@ def examine(client: Client, handle: ClusterHandle, seconds: float) -> Evidence:
         cluster_id=None if handle.genesis is None else handle.genesis.cluster_id,
         client_expires_ms=_expiry_ms(handle.certificate),
         changes_ms=changes_ms,
+        hashes=_hashes(client, answers, seconds),
     )
+
+
+def _hashes(
+    client: Client, answers: Mapping[str, ClusterStatus], seconds: float
+) -> dict[int, dict[str, str]]:
+    """Where longer records would end if they were as short as others, by length and node; see
+    `diagnosis.Evidence`. All nodes are asked at once, one entry after another, for `seconds` in all."""
+    from replication.client.diagnosis import shorter_lengths
+
+    hashes: dict[int, dict[str, str]] = defaultdict(dict)
+
+    def ask(node: str, sizes: list[int]) -> None:
+        give_up = time.monotonic() + seconds
+        for size in sizes:
+            hashes[size][node] = shown = _shown(client, node, size - 1, give_up - time.monotonic())
+            if not shown:
+                return
+
+    with ThreadPoolExecutor(max_workers=len(answers) or 1) as threads:
+        asking = [threads.submit(ask, node, sizes) for node, sizes in shorter_lengths(answers).items()]
+    for asked in asking:
+        asked.result()
+    return hashes
+
+
+def _shown(client: Client, node: str, sequence: int, seconds: float) -> str:
+    """The hash of an entry, as a node shows it; empty if it does not."""
+    from replication.client import RemoteError, ResponseError, UsageError
+
+    try:
+        page = client.audit_entries(sequence, 1, node=node, timeout_seconds=max(seconds, 0.001))
+    except (RemoteError, ResponseError, UsageError):
+        return ""
+    return page.entries[0].hash if page.entries else ""
 
 
 def _why_silent(endpoint: Endpoint, handle: ClusterHandle) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Final
 
-from replication.client.model import ClusterStatus, Membership, Summary
+from replication.client.model import ClusterStatus, Membership, MemberState, Summary
 from replication.client.survey import ClusterPicture, merge
 
-__all__ = ["Evidence", "Finding", "diagnose"]
+__all__ = ["Evidence", "Finding", "diagnose", "shorter_lengths"]
 
 CLOCK_BOUND_MS: Final = 1_000
 """Half of what hosts without a time service drift in a day or two; NTP keeps milliseconds."""
@@ -44,7 +45,8 @@ class Evidence:
     """What was found out: the answers by node; what the attempt came to for nodes without an answer; and, in
     milliseconds of this host since the Unix epoch, `asked_ms`, the middle of the time in which they were
     asked. `changes_ms` are the block times at which a coordinator was replaced, as far as they were looked
-    at."""
+    at. `hashes` are those of the last entry when a node's record is cut to a length that another one states
+    (see `shorter_lengths`), by length and node; empty where the node did not show the entry."""
 
     answers: Mapping[str, ClusterStatus]
     asked_ms: int
@@ -54,6 +56,16 @@ class Evidence:
     cluster_id: bytes | None = None
     client_expires_ms: int | None = None
     changes_ms: Sequence[int] = ()
+    hashes: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+
+
+def shorter_lengths(answers: Mapping[str, ClusterStatus]) -> dict[str, list[int]]:
+    """The lengths of others' records that are shorter than a node's own: it is asked where its record ended
+    then. All of them, not only the shortest: a liar that states a record of one entry must hide nothing."""
+    sizes = {node: own.audit_size for node, own in _own_states(answers).items()}
+    return {
+        node: sorted({other for other in sizes.values() if 0 < other < size}) for node, size in sizes.items()
+    }
 
 
 def diagnose(found: Evidence) -> list[Finding]:
@@ -61,10 +73,11 @@ def diagnose(found: Evidence) -> list[Finding]:
     findings = [*_unreachable(found), *_certificates(found)]
     if found.answers:
         picture = merge(found.answers)
-        checks = (_quorum(picture), _identity(found), _heads(picture, found.answers), _clocks(found))
+        checks = (_quorum(picture), _identity(found), _behind(picture, found.answers), _clocks(found))
         findings += [finding for check in checks for finding in check]
         findings += [
             *_members(found, picture),
+            *_records(found),
             *_versions(found),
             *_work(found),
         ]
@@ -116,23 +129,53 @@ def _identity(found: Evidence) -> Iterator[Finding]:
             )
 
 
-def _heads(picture: ClusterPicture, answers: Mapping[str, ClusterStatus]) -> Iterator[Finding]:
-    by_size: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for node, status in answers.items():
-        own = status.member(node)
-        if own is not None:
-            by_size[own.audit_size][own.audit_head].append(node)
-    for size, heads in by_size.items():
-        if len(heads) > 1:
-            groups = "; ".join(f"{', '.join(nodes)}: {head[:16]}" for head, nodes in heads.items())
-            yield Finding(
-                "critical",
-                "cluster",
-                f"records of the same length ({size} entries) end differently: {groups}",
-                "Stop acting on decisions. Export each record (acp audit export --node ID) and verify "
-                "it: more members lied than the cluster can bear, or one shows a head that it does not "
-                "have.",
-            )
+def _own_states(answers: Mapping[str, ClusterStatus]) -> dict[str, MemberState]:
+    """What each node that is a member says of itself."""
+    states = {node: status.member(node) for node, status in answers.items()}
+    return {node: own for node, own in states.items() if own is not None}
+
+
+def _records(found: Evidence) -> Iterator[Finding]:
+    """Whether all records are one, as far as they go. Each two nodes that differ are told of once."""
+    ends: dict[int, dict[str, str]] = defaultdict(dict)
+    for node, own in _own_states(found.answers).items():
+        ends[own.audit_size][node] = own.audit_head
+    for size, hashes in found.hashes.items():
+        ends[size].update(hashes)
+    told: set[tuple[str, str]] = set()
+    withheld: dict[str, int] = {}
+    for size, hashes in sorted(ends.items()):
+        shown = {node: head for node, head in sorted(hashes.items()) if head}
+        differ = {pair for pair in combinations(shown, 2) if shown[pair[0]] != shown[pair[1]]}
+        if differ - told:
+            yield _divergence(size, shown)
+        told |= differ
+        for node in hashes.keys() - shown.keys():
+            withheld.setdefault(node, size)
+    for node, size in withheld.items():
+        yield Finding(
+            "warning",
+            node,
+            f"it did not show entry {size - 1} of its record, so that its record could not be compared",
+            f"Try again. If it stays so, export its record (acp audit export --node {node}) and verify it.",
+        )
+
+
+def _divergence(size: int, shown: Mapping[str, str]) -> Finding:
+    heads: dict[str, list[str]] = defaultdict(list)
+    for node, head in shown.items():
+        heads[head].append(node)
+    groups = "; ".join(f"{', '.join(nodes)}: {head[:16]}" for head, nodes in heads.items())
+    return Finding(
+        "critical",
+        "cluster",
+        f"records diverge: those cut to one length ({size} entries) end differently: {groups}",
+        "Stop acting on decisions. Export each record (acp audit export --node ID) and verify it: more "
+        "members lied than the cluster can bear, or one shows a head that it does not have.",
+    )
+
+
+def _behind(picture: ClusterPicture, answers: Mapping[str, ClusterStatus]) -> Iterator[Finding]:
     newest = max((member.height for member in picture.members), default=0)
     for node, status in answers.items():
         own = status.member(node)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replication.client.diagnosis import Evidence, diagnose
+from replication.client.diagnosis import Evidence, diagnose, shorter_lengths
 from replication.client.model import (
     ClusterStatus,
     Counters,
@@ -195,3 +195,55 @@ def test_unconfirmed_executions_count_where_there_are_executors() -> None:
     executors = (ExecutorInfo("fence-1", b"\x02" * 32),)
     found = evidence(membership=Membership(0, 0, members, executors), summary=summary(3))
     assert "3 approved decisions" in only(found)[2]
+
+
+def with_size(node: str, size: int, head: str = "ab" * 32) -> ClusterStatus:
+    made = status(node)
+    members = tuple(
+        replace(item, audit_size=size, audit_head=head) if item.id == node else item for item in made.members
+    )
+    return replace(made, members=members)
+
+
+def test_every_node_is_asked_for_the_ends_of_all_shorter_records() -> None:
+    sizes = {"node-1": 20, "node-2": 17, "node-3": 1, "node-4": 0}
+    answers = {node: with_size(node, size) for node, size in sizes.items()}
+    assert shorter_lengths(answers) == {"node-1": [1, 17], "node-2": [1], "node-3": [], "node-4": []}
+
+
+def test_a_shorter_record_that_is_another_one() -> None:
+    answers = changed("node-2") | {"node-2": with_size("node-2", 17, "cd" * 32)}
+    same = {17: dict.fromkeys(("node-1", "node-3", "node-4"), "cd" * 32)}
+    assert diagnose(evidence(answers, hashes=same)) == []
+    other = {17: dict.fromkeys(("node-1", "node-3", "node-4"), "ee" * 32)}
+    severity, subject, what = only(evidence(answers, hashes=other))
+    assert (severity, subject) == ("critical", "cluster")
+    assert "records diverge" in what
+    assert "17 entries" in what
+    assert f"node-1, node-3, node-4: {'ee' * 8}; node-2: {'cd' * 8}" in what
+
+
+def test_a_tiny_record_hides_no_divergence_and_each_is_told_once() -> None:
+    answers = {
+        "node-1": with_size("node-1", 20),
+        "node-2": with_size("node-2", 18, "cd" * 32),
+        "node-3": with_size("node-3", 19, "ee" * 32),
+        "node-4": with_size("node-4", 1, "aa" * 32),
+    }
+    hashes = {
+        1: dict.fromkeys(("node-1", "node-2", "node-3"), "aa" * 32),
+        18: dict.fromkeys(("node-1", "node-3"), "bb" * 32),
+        19: {"node-1": "ee" * 32},
+    }
+    assert "18 entries" in only(evidence(answers, hashes=hashes))[2]
+    found = diagnose(evidence(answers, hashes={**hashes, 19: {"node-1": "ff" * 32}}))
+    assert len(found) == 2, "node-1 and node-3 part later"
+    assert "19 entries" in found[1].what
+
+
+def test_a_node_that_does_not_show_what_it_says_it_has() -> None:
+    answers = changed("node-2") | {"node-2": with_size("node-2", 17, "cd" * 32)}
+    hashes = {17: {"node-1": "", "node-3": "cd" * 32, "node-4": "cd" * 32}}
+    severity, subject, what = only(evidence(answers, hashes=hashes))
+    assert (severity, subject) == ("warning", "node-1")
+    assert "entry 16" in what
