@@ -290,3 +290,44 @@ def test_a_change_that_the_voters_reject_changes_nothing(make_cluster: MakeClust
     answer = cluster.acp("members", "apply", proposal.id)
     assert answer.code == ExitCode.CONFLICT
     assert cluster.acp("status", "--json").json["epoch"] == 0
+
+
+def test_a_client_outlives_all_members_that_it_was_told_of(
+    make_cluster: MakeCluster, approving: PolicyChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One member after another is replaced and stopped. A client that works all the while knows the new ones
+    by then; another one, with the genesis file alone, has nobody left to ask."""
+    monkeypatch.setattr("replication.client.roster.LEARN_SECONDS", 0.0)
+    cluster = make_cluster(policy=approving)
+    cluster.settle()
+    assert approving.file is not None
+    growing = Growing(cluster, approving.file)
+    first = cluster.genesis.members.ids
+    with Client(open_folder(cluster.directory)) as client:
+        for old, new in zip(first, ("node-5", "node-6", "node-7", "node-8"), strict=True):
+            made = growing.new_home(new)
+            growing.start(new)
+            some = next(member for member in growing.endpoints if member != old)
+            growing.acp(
+                "members",
+                "replace",
+                old,
+                "--new-id",
+                new,
+                *growing.particulars(made),
+                "--node",
+                some,
+                "--json",
+            )
+            until(partial(growing.follows, new, int(new[-1]) - 4), f"{new} is in")
+            cluster.kill(old)
+            del growing.endpoints[old]
+            decided = client.propose(
+                "restrict", f"agent-{new}", wait_for_decision=True, timeout_seconds=WAIT_SECONDS
+            )
+            assert decided.decision is Decision.APPROVED
+            assert client.endpoint_of(new).address == growing.endpoints[new]
+        assert client.get_proposal(decided.id, node="node-8").id == decided.id
+        assert {status.node_id for status in client.survey().values()} == set(growing.endpoints)
+    with Client(open_folder(cluster.directory), rounds=1) as late, pytest.raises(RemoteError):
+        late.summary()

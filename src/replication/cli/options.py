@@ -120,18 +120,24 @@ class Connection:
         )
 
     def handle(self) -> ClusterHandle:
-        """The connection that these options describe. Raises what `replication.client.resolve` raises."""
-        from replication.client import resolve
+        """The connection that these options describe. Raises what `replication.client.resolve` raises.
 
-        return resolve(
+        Where a member that came later is, the others are asked."""
+        from replication.client import Client, resolve
+
+        handle = resolve(
             directory=self.directory,
             role=self.role,
             endpoints=self.endpoint or (),
             certificate=self.cert,
             key=self.key,
             authority=self.ca,
-            node=self.node,
         )
+        if not self.node:
+            return handle
+        with Client(handle, rounds=1) as client:
+            endpoint = client.endpoint_of(self.node, timeout_seconds=self.timeout)
+        return replace(handle, endpoints=(endpoint,), may_learn=False)
 
     def open(self) -> Client:
         """A client on that connection."""

@@ -12,19 +12,16 @@ sent."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
 from replication.client import arguments, convert
 from replication.client.administration import AdministrationCalls
-from replication.client.connection import ClusterHandle, Endpoint
+from replication.client.connection import ClusterHandle
 from replication.client.errors import (
     DeadlineExceededError,
-    RemoteError,
-    ResponseError,
     UnavailableError,
     UsageError,
     unknown_outcome,
@@ -56,7 +53,6 @@ from replication.v1 import voting_service_pb2 as voting
 __all__ = ["DEFAULT_TIMEOUT_SECONDS", "AsyncClient", "new_request_id"]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
-SURVEY_TIMEOUT_SECONDS: Final = 2.0
 EXPORT_TIMEOUT_SECONDS: Final = 600.0
 """An export is as long as the record; minutes, not seconds."""
 
@@ -167,8 +163,7 @@ class AsyncClient(AdministrationCalls):
         """End the vote early. Only its proposer can: without `node`, that member is looked up and asked."""
         if node is None:
             proposer = (await self.get_proposal(proposal_id, timeout_seconds=timeout_seconds)).proposer_id
-            known = {endpoint.member_id for endpoint in self.handle.endpoints}
-            node = proposer if proposer in known else None
+            node = proposer if await self._transport.find(proposer, timeout_seconds) else None
         request = voting.CloseProposalRequest(
             request_id=request_id or new_request_id(), proposal_id=arguments.text(proposal_id, "proposal_id")
         )
@@ -457,38 +452,6 @@ class AsyncClient(AdministrationCalls):
             lambda stubs: stubs.cluster.GetStatus, cluster.GetStatusRequest(), timeout_seconds, node=node
         )
         return convert.cluster_status(response)
-
-    async def survey(self, *, timeout_seconds: float = SURVEY_TIMEOUT_SECONDS) -> dict[str, ClusterStatus]:
-        """Ask every endpoint for its status at once, then the members that they name beside them; the answers
-        by the id of the node that gave them.
-
-        Whoever does not answer in time is left out; with no answer at all the result is empty. `survey.merge`
-        makes one picture of it. Raises only for credentials that are bad here."""
-        self.handle.check()
-        answers = await self._statuses(self.handle.endpoints, timeout_seconds)
-        asked = {endpoint.address for endpoint in self.handle.endpoints}
-        named = {member.id: member.address for answer in answers.values() for member in answer.members}
-        later = [
-            Endpoint(address, member)
-            for member, address in named.items()
-            if member not in answers and address not in asked
-        ]
-        return {**answers, **await self._statuses(later, timeout_seconds)}
-
-    async def _statuses(
-        self, endpoints: Sequence[Endpoint], timeout_seconds: float
-    ) -> dict[str, ClusterStatus]:
-        found = await asyncio.gather(*(self._status_at(endpoint, timeout_seconds) for endpoint in endpoints))
-        return {status.node_id: status for status in found if status is not None}
-
-    async def _status_at(self, endpoint: Endpoint, timeout_seconds: float) -> ClusterStatus | None:
-        try:
-            response = await self._transport.ask_once(
-                endpoint, lambda stubs: stubs.cluster.GetStatus, cluster.GetStatusRequest(), timeout_seconds
-            )
-            return convert.cluster_status(response)
-        except (RemoteError, ResponseError):
-            return None
 
 
 def _next_page(request: voting.ListProposalsRequest | voting.GetHistoryRequest, token: str) -> bool:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from replication.client.async_client import DEFAULT_TIMEOUT_SECONDS, EXPORT_TIMEOUT_SECONDS, AsyncClient
-from replication.client.connection import ClusterHandle
+from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import UsageError
 from replication.client.model import (
     Agreement,
@@ -310,6 +310,15 @@ class Client:
     def set_log_level(self, level: str, *, node: str, timeout_seconds: float = 10.0) -> str:
         """See `AsyncClient.set_log_level`."""
         return self._run(self._client.set_log_level(level, node=node, timeout_seconds=timeout_seconds))
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """See `AsyncClient.endpoints`."""
+        return self._client.endpoints
+
+    def endpoint_of(self, member_id: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Endpoint:
+        """See `AsyncClient.endpoint_of`."""
+        return self._run(self._client.endpoint_of(member_id, timeout_seconds=timeout_seconds))
 
     def survey(self, *, timeout_seconds: float = 2.0) -> dict[str, ClusterStatus]:
         """See `AsyncClient.survey`."""

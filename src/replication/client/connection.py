@@ -65,8 +65,9 @@ class Endpoint:
 class ClusterHandle:
     """Everything needed to open connections to one cluster. The private key never shows in `repr`.
 
-    `endpoints` are tried in order. `certificate_name` says in messages where the certificate came from. With
-    a `genesis`, decision certificates are verified as they are fetched."""
+    `endpoints` are tried in order, and after them, if it `may_learn`, those of members that came later.
+    `certificate_name` says in messages where the certificate came from. With a `genesis`, decision
+    certificates are verified as they are fetched."""
 
     endpoints: tuple[Endpoint, ...]
     certificate: bytes
@@ -74,6 +75,7 @@ class ClusterHandle:
     authority: bytes
     genesis: Genesis | None = field(default=None, repr=False)
     certificate_name: str = "the client certificate"
+    may_learn: bool = True
 
     def __post_init__(self) -> None:
         if not self.endpoints:
@@ -113,7 +115,7 @@ class ClusterHandle:
 
     def only(self, member_id: str) -> ClusterHandle:
         """The same cluster, but asking one member and no other."""
-        return replace(self, endpoints=(self.endpoint_of(member_id),))
+        return replace(self, endpoints=(self.endpoint_of(member_id),), may_learn=False)
 
     def starting_at(self, index: int) -> ClusterHandle:
         """The same cluster with the endpoints rotated, to spread clients over nodes."""

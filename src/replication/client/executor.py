@@ -172,9 +172,6 @@ class Executor:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             group.create_task(self._work(group))
-            if self._gate is not None:
-                for endpoint in self._client.handle.endpoints:
-                    group.create_task(self._keep_gate(self._gate, endpoint.member_id))
 
     async def round(self, node: str | None = None) -> int:
         """Look once at what is unconfirmed, at one node, and do it; how many receipts were recorded. What an
@@ -226,11 +223,16 @@ class Executor:
         return any(one.id == self._name and one.public_key == public_key for one in membership.executors)
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        """Begin what is due, round after round, without waiting for it."""
-        endpoints = self._client.handle.endpoints
-        turn = 0
+        """Begin what is due, round after round, without waiting for it; have the gate follow every node, also
+        those that came later."""
+        turn, kept = 0, set[str | None]()
         while True:
             self._wake.clear()
+            endpoints = self._client.endpoints
+            if self._gate is not None:
+                for member in {endpoint.member_id for endpoint in endpoints} - kept:
+                    kept.add(member)
+                    group.create_task(self._keep_gate(self._gate, member))
             try:
                 node = endpoints[turn % len(endpoints)].member_id
                 for target, proposals in (await self._due(node)).items():
@@ -245,14 +247,12 @@ class Executor:
     async def _keep_gate(self, gate: GateFiles, node: str | None) -> None:
         """Have the gate follow one node's record. Each node has a task, so that one that lies or hangs holds
         up nothing; the folder counts as fresh when enough nodes were asked for one of them to be honest."""
-        enough = min(
-            max_byzantine_faults(len(self._genesis.members.members)) + 1, len(self._client.handle.endpoints)
-        )
+        honest = max_byzantine_faults(len(self._genesis.members.members)) + 1
         while True:
             try:
                 await self._follow(gate, node)
                 self._asked.add(node)
-                if len(self._asked) >= enough:
+                if len(self._asked) >= min(honest, len(self._client.endpoints)):
                     gate.checked()
                     self._asked.clear()
             except ReplicationError as error:

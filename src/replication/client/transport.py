@@ -32,8 +32,10 @@ from replication.client.errors import (
     refused_handshake,
     translate,
 )
+from replication.client.roster import Roster
 from replication.identity.call_ids import CALL_ID_KEY
 from replication.v1.audit_service_pb2_grpc import AuditServiceStub
+from replication.v1.cluster_service_pb2 import GetStatusRequest
 from replication.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from replication.v1.voting_service_pb2_grpc import VotingServiceStub
 
@@ -128,14 +130,18 @@ class Transport:
     def __init__(self, handle: ClusterHandle, *, rounds: int | None = None) -> None:
         self.handle = handle
         self._rounds = rounds
+        self._roster = Roster(handle)
         self._nodes: dict[Endpoint, _Node] = {}
-        self._preferred = 0
+        self._preferred: Endpoint | None = None
+        self._learning: asyncio.Task[None] | None = None
         self._checked = False
         self._closed = False
 
     async def close(self) -> None:
         """Close every channel. Calls under way end as cancelled."""
         self._closed = True
+        if self._learning is not None:
+            self._learning.cancel()
         nodes, self._nodes = list(self._nodes.values()), {}
         for node in nodes:
             await node.channel.close()
@@ -154,11 +160,11 @@ class Transport:
 
         Raises a `RemoteError` of the kind that `client.errors` has for what went wrong.
         """
-        targets = self._targets(route, node)
         limit = checked_timeout(timeout_seconds)
+        targets = await self._targets(route, node, limit)
         call = _Call(self, pick, request, limit, targets, route, rounds=self._rounds)
         answer = await call.run()
-        self._prefer(call.answered_by, node)
+        self._answered(call.answered_by, node)
         return answer
 
     async def ask_once(
@@ -185,7 +191,7 @@ class Transport:
         """Carry out a streaming call. Another node is tried only until the first message has arrived."""
         failure: RemoteError | None = None
         call_id = id_for_call()
-        for endpoint in self._targets(Route.ANY, node):
+        for endpoint in await self._targets(Route.ANY, node, CONNECT_SECONDS):
             target = self.open(endpoint)
             started = False
             await target.connect(CONNECT_SECONDS)
@@ -194,7 +200,7 @@ class Transport:
                 async for message in call:
                     target.was_ready = started = True
                     yield message
-                self._prefer(endpoint, node)
+                self._answered(endpoint, node)
                 return
             except grpc.aio.AioRpcError as error:
                 failure = explain(error, target.endpoint, target.was_ready)
@@ -220,10 +226,45 @@ class Transport:
             self._nodes[endpoint] = self._dial(endpoint)
         return self._nodes[endpoint]
 
-    def _prefer(self, endpoint: Endpoint | None, chosen: str | None) -> None:
-        """Start the next calls with the endpoint that answered, unless the caller had `chosen` the member."""
-        if chosen is None and endpoint in self.handle.endpoints:
-            self._preferred = self.handle.endpoints.index(endpoint)
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All that are known by now, those that were given first."""
+        return self._roster.endpoints
+
+    async def endpoint_of(self, member_id: str, timeout_seconds: float) -> Endpoint:
+        """Where a member is. Raises `UnknownMemberError` when nobody knows."""
+        await self.find(member_id, timeout_seconds)
+        return self._roster.endpoints_of(member_id)[0]
+
+    async def find(self, member_id: str, timeout_seconds: float) -> bool:
+        """Whether a member's endpoint is known, or one of the nodes that are known tells it."""
+        if not self._roster.lacks(member_id):
+            return True
+        for endpoint in self._roster.endpoints:
+            await self._learn(endpoint, min(CONNECT_SECONDS, timeout_seconds))
+            if not self._roster.lacks(member_id):
+                return True
+        return False
+
+    async def _learn(self, endpoint: Endpoint, timeout_seconds: float) -> None:
+        """Ask a node who the members are."""
+        try:
+            status = await self.ask_once(
+                endpoint, lambda stubs: stubs.cluster.GetStatus, GetStatusRequest(), timeout_seconds
+            )
+        except RemoteError:
+            return
+        self._roster.learn((member.id, member.address) for member in status.members)
+
+    def _answered(self, endpoint: Endpoint | None, chosen: str | None) -> None:
+        """Start the next calls with the endpoint that answered, unless the caller had `chosen` the member; if
+        it was long ago that somebody was asked who the members are, ask it."""
+        if endpoint is None:
+            return
+        if chosen is None:
+            self._preferred = endpoint
+        if self._roster.is_due and (self._learning is None or self._learning.done()):
+            self._learning = asyncio.ensure_future(self._learn(endpoint, CONNECT_SECONDS))
 
     def _dial(self, endpoint: Endpoint) -> _Node:
         credentials = grpc.ssl_channel_credentials(
@@ -239,13 +280,15 @@ class Transport:
         stubs = Stubs(VotingServiceStub(channel), AuditServiceStub(channel), ClusterServiceStub(channel))
         return _Node(endpoint, channel, stubs)
 
-    def _targets(self, route: Route, node: str | None) -> tuple[Endpoint, ...]:
-        endpoints = self.handle.endpoints
+    async def _targets(self, route: Route, node: str | None, timeout_seconds: float) -> tuple[Endpoint, ...]:
         if node is not None:
-            return (self.handle.endpoint_of(node),)
+            await self.find(node, timeout_seconds)
+            return self._roster.endpoints_of(node)
         if route is Route.PINNED:
-            return endpoints[:1]
-        return endpoints[self._preferred :] + endpoints[: self._preferred]
+            return self.handle.endpoints[:1]
+        known = self._roster.endpoints
+        turn = known.index(self._preferred) if self._preferred in known else 0
+        return known[turn:] + known[:turn]
 
 
 class _Call(Generic[RequestT, ResponseT]):

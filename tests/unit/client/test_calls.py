@@ -279,8 +279,18 @@ def test_bad_arguments_reach_no_node(fake: FakeCluster, client: Client) -> None:
         client.blocs(0)
     with pytest.raises(UsageError, match="page"):
         client.audit_entries(0, 501)
-    with pytest.raises(UnknownMemberError):
+    assert fake.calls == []
+
+
+def test_a_member_that_nobody_knows(fake: FakeCluster, client: Client) -> None:
+    """It may have come later, so all are asked; then it is said."""
+    with pytest.raises(UnknownMemberError, match="There is no member 'node-9'"):
         client.summary(node="node-9")
+    assert sorted(fake.calls) == [("GetStatus", f"node-{number}") for number in range(1, 5)]
+    fake.calls.clear()
+    narrow = open_folder(fake.directory).only("node-1")
+    with Client(narrow) as alone, pytest.raises(UnknownMemberError):
+        alone.summary(node="node-2")
     assert fake.calls == []
 
 

@@ -51,6 +51,7 @@ class Nodes:
         self.handle = SimpleNamespace(
             genesis=self.factory.genesis, endpoints=[SimpleNamespace(member_id=node) for node in NODES]
         )
+        self.endpoints = self.handle.endpoints
 
     def decide(self, action: str, target: str) -> str:
         factory = self.factory
@@ -465,6 +466,42 @@ def test_the_gate_learns_from_others_what_one_node_hides(bench: Bench) -> None:
     assert bench.gate.check("agent-7").state is GateState.FREE
     bench.follow(HONEST)
     assert bench.gate.check("agent-7").state is GateState.QUARANTINED
+
+
+def test_the_gate_follows_members_that_come_later(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[str] = []
+
+    async def keep(_self: Executor, _gate: GateFiles, node: str) -> None:
+        followed.append(node)
+
+    async def listen(_self: Executor) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Executor, "_keep_gate", keep)
+    monkeypatch.setattr(Executor, "_listen", listen)
+
+    async def work() -> None:
+        with ActionLog.open(tmp_path / "another") as log:
+            client = cast("AsyncClient", bench.nodes)
+            executor = Executor(client, "fence-1", KEY, log, refuse, gate=bench.files, poll_seconds=0.001)
+            running = asyncio.ensure_future(executor.run())
+            async with asyncio.timeout(30):
+                while len(followed) < len(NODES):
+                    await asyncio.sleep(0.001)
+                bench.nodes.endpoints.append(SimpleNamespace(member_id="node-5"))
+                while "node-5" not in followed:
+                    await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait({running})
+
+    asyncio.run(work())
+    assert sorted(followed) == [*NODES, "node-5"]
+
+
+async def refuse(_order: Order) -> Result:
+    raise AssertionError("nothing is to be done")
 
 
 def test_a_certificate_that_verified_is_not_fetched_from_every_node(bench: Bench) -> None:
