@@ -44,6 +44,21 @@ def test_kustomize_takes_the_base(not_run: Callable[[str], NoReturn]) -> None:
     }
 
 
+def test_the_base_follows_the_schemas_of_kubernetes(
+    manifests: dict[str, dict[str, Any]], not_run: Callable[[str], NoReturn]
+) -> None:
+    """Of the oldest release that deploy/README.md names."""
+    try:
+        import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
+    except ImportError:
+        not_run("kubernetes-validate is not installed")
+    for manifest in manifests.values():
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+    wrong = {**manifests["Service"], "spec": {"clusterIP": 7}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.31", strict=True)
+
+
 def test_parts_of_the_base_belong_together(manifests: dict[str, dict[str, Any]]) -> None:
     assert set(manifests) == {"Namespace", "Service", "StatefulSet", "PodDisruptionBudget", "NetworkPolicy"}
     spec = manifests["StatefulSet"]["spec"]
