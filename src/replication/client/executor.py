@@ -25,7 +25,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -146,10 +146,14 @@ class Executor:
         self._poll_seconds = poll_seconds
         self._wake = asyncio.Event()
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._busy: set[str] = set()
-        """Targets, as nodes list them, whose decisions are being carried out or wait for their turn."""
-        self._missed: set[str] = set()
+        self._asking: dict[str | None, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        """Certificates that are asked of a node at a time: one that hangs holds up only what it lists."""
+        self._busy: dict[str | None, set[str]] = defaultdict(set)
+        """Targets, as each node lists them, whose decisions are being carried out or wait for their turn."""
+        self._missed: set[tuple[str | None, str]] = set()
         """Of those, the ones that a later round came upon."""
+        self._turned_away: set[str] = set()
+        """Targets about which something was to be done while something else was done about them."""
         self._handled: set[str] = set()
         """Digests of what is being handled, and targets that are acted upon, as certificates name them: what
         a node lists twice, or under another target, is done once and in order all the same."""
@@ -203,19 +207,19 @@ class Executor:
     async def _carry_out(self, target: str, proposals: list[Proposal], node: str | None) -> int:
         """Handle the decisions about one target, unless that is going on already; how many receipts were
         recorded."""
-        if target in self._busy:
-            self._missed.add(target)
+        busy = self._busy[node]
+        if target in busy:
+            self._missed.add((node, target))
             return 0
-        if len(self._busy) >= MAX_LISTED:
+        if len(busy) >= MAX_LISTED:
             return 0
-        self._busy.add(target)
+        busy.add(target)
         try:
-            async with self._turns:
-                return sum([await self._handle(proposal, node) for proposal in proposals])
+            return sum([await self._handle(proposal, node) for proposal in proposals])
         finally:
-            self._busy.discard(target)
-            if target in self._missed:
-                self._missed.discard(target)
+            busy.discard(target)
+            if (node, target) in self._missed:
+                self._missed.discard((node, target))
                 self._wake.set()
 
     def _is_among(self, membership: Membership) -> bool:
@@ -301,13 +305,29 @@ class Executor:
         digest = proposal.digest.hex()
         if digest in self._handled:
             return False
+        order = None
+        if self._needs_order(proposal, digest):
+            async with self._asking[node]:
+                order = await self._verified(proposal, node)
+            if order is None or digest in self._handled:
+                return False
         self._handled.add(digest)
         try:
-            return await self._advance(proposal, digest, node)
+            return await self._advance(proposal, digest, order, node)
         finally:
             self._handled.discard(digest)
 
-    async def _advance(self, proposal: Proposal, digest: str, node: str | None) -> bool:
+    def _needs_order(self, proposal: Proposal, digest: str) -> bool:
+        """Whether `_advance` will act, unless something happens meanwhile."""
+        attempts = self._log.attempts(digest)
+        return (
+            not (attempts and attempts[-1].is_undelivered)
+            and time.monotonic() >= self._retry_at.get(digest, 0.0)
+            and digest not in self._reported
+            and (len(attempts) < MAX_ATTEMPTS or proposal.id in self._retry)
+        )
+
+    async def _advance(self, proposal: Proposal, digest: str, order: Order | None, node: str | None) -> bool:
         attempts = self._log.attempts(digest)
         if attempts and attempts[-1].is_undelivered:
             return await self._deliver(digest, attempts[-1], node)
@@ -319,13 +339,13 @@ class Executor:
             return False
         if len(attempts) >= MAX_ATTEMPTS and proposal.id not in self._retry:
             return self._give_up(digest, proposal.id, attempts)
-        order = await self._verified(proposal, node)
         if order is None:
             return False
         if self._gate is not None:
             self._gate.keep(order.certificate)
         where = order.target or order.key
         if where in self._acted_upon:
+            self._turned_away.add(where)
             return False
         if 0 <= order.place < self._log.newest(order.target):
             self._tell(digest, f"{order.proposal_id} is not acted upon: a later decision has overtaken it")
@@ -340,9 +360,13 @@ class Executor:
             attempts = ()
         self._acted_upon.add(where)
         try:
-            attempt = await self._attempt(order)
+            async with self._turns:
+                attempt = await self._attempt(order)
         finally:
             self._acted_upon.discard(where)
+            if where in self._turned_away:
+                self._turned_away.discard(where)
+                self._wake.set()
         self._retry_at[digest] = time.monotonic() + FIRST_RETRY_SECONDS * 2 ** len(attempts)
         return await self._deliver(digest, attempt, node)
 

@@ -509,3 +509,32 @@ def test_a_certificate_that_verified_is_not_fetched_from_every_node(bench: Bench
     bench.nodes.seal()
     bench.follow(*NODES)
     assert bench.nodes.fetched == [("prop-0001", "node-1")]
+
+
+def test_a_node_that_lists_what_is_not_and_hangs_holds_up_nothing(bench: Bench) -> None:
+    (real,) = decided(bench, "quarantine agent-1")
+    nodes, honest = bench.nodes, bench.nodes.certificate
+    hung: list[str] = []
+
+    async def hangs(proposal_id: str, *, node: str | None = None) -> Any:
+        if node == LIAR:
+            hung.append(proposal_id)
+            await asyncio.Event().wait()
+        return await honest(proposal_id, node=node)
+
+    async def run() -> None:
+        copies = [
+            SimpleNamespace(**{**vars(real), "target": f"agent-{number}"})
+            for number in range(1, 2 * module.AT_ONCE)
+        ]
+        nodes.proposals = copies
+        lies = asyncio.create_task(bench.executor.round(LIAR))
+        await comes(lambda: len(hung) == module.AT_ONCE)
+        nodes.proposals = [real]
+        assert await asyncio.wait_for(bench.executor.round(HONEST), 10) == 1
+        lies.cancel()
+        await asyncio.gather(lies, return_exceptions=True)
+
+    nodes.certificate = hangs  # type: ignore[method-assign]
+    asyncio.run(run())
+    assert bench.acts == ["agent-1"]
