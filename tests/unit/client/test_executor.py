@@ -16,7 +16,7 @@ from tests.support.record_factory import RecordFactory, dumps
 from replication.client import executor as module
 from replication.client.action_log import ActionLog
 from replication.client.async_client import AsyncClient
-from replication.client.errors import ConflictError, Explanation
+from replication.client.errors import ConflictError, Explanation, UsageError
 from replication.client.executor import Act, Executor, Order, Result
 from replication.client.gate import Gate, GateFiles, GateState
 from replication.client.model import ExecutionOutcome, ExecutorInfo, Membership
@@ -53,13 +53,13 @@ class Nodes:
         )
         self.endpoints = self.handle.endpoints
 
-    def decide(self, action: str, target: str) -> str:
+    def decide(self, action: str, target: str, *, approve: bool = True) -> str:
         factory = self.factory
         factory.block()
         proposal_id = factory.propose("node-1", action, target)
         for voter in factory.ids:
-            factory.vote(proposal_id, voter, "approve")
-        factory.tally(proposal_id, "approved")
+            factory.vote(proposal_id, voter, "approve" if approve else "reject")
+        factory.tally(proposal_id, "approved" if approve else "rejected")
         return proposal_id
 
     def seal(self) -> None:
@@ -149,6 +149,8 @@ class Bench:
         self,
         act: Act | None = None,
         *,
+        key: SigningKey = KEY,
+        actions: Collection[str] = (),
         retry: Collection[str] = (),
         gated: bool = False,
         poll_seconds: float = 0.02,
@@ -157,9 +159,10 @@ class Bench:
         return Executor(
             cast("AsyncClient", self.nodes),
             "fence-1",
-            KEY,
+            key,
             self.log,
             act or self.act,
+            actions=actions,
             gate=self.files if gated else None,
             retry=retry,
             poll_seconds=poll_seconds,
@@ -195,6 +198,57 @@ def test_a_forged_certificate_is_not_acted_upon_and_holds_up_nothing(bench: Benc
     assert bench.acts == []
     bench.rounds(HONEST)
     assert bench.acts == ["agent-7"]
+
+
+def test_a_decision_that_was_not_approved_is_not_acted_upon(bench: Bench) -> None:
+    """The node lists it as approved, and its certificate is in order."""
+    bench.nodes.decide("quarantine", "agent-7", approve=False)
+    bench.nodes.seal()
+    bench.rounds(LIAR, HONEST)
+    assert bench.acts == []
+    assert len(bench.nodes.fetched) == 2
+
+
+def test_the_certificate_of_another_decision_is_not_acted_upon(bench: Bench) -> None:
+    one, other = bench.nodes.decide("quarantine", "agent-7"), bench.nodes.decide("quarantine", "agent-8")
+    bench.nodes.seal()
+    bench.nodes.certificates[one] = bench.nodes.certificates[other]
+    bench.nodes.proposals = [item for item in bench.nodes.proposals if item.id == one]
+    bench.rounds(LIAR, HONEST)
+    assert (bench.acts, bench.nodes.reports) == ([], [])
+
+
+def test_what_an_executor_is_not_for_is_not_acted_upon(bench: Bench) -> None:
+    """Whatever a node lists it as: the certificate says what it is."""
+    bench.nodes.decide("terminate", "agent-7")
+    bench.nodes.decide("quarantine", "agent-8")
+    bench.nodes.seal()
+    bench.nodes.proposals[0].action = "quarantine"
+    asyncio.run(bench.another(actions=["quarantine"]).round(LIAR))
+    assert bench.acts == ["agent-8"]
+
+
+def test_an_older_decision_does_not_follow_a_newer_one(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = decided(bench, "quarantine agent-7", "release agent-7")
+    for shown in (newer, older):
+        bench.nodes.proposals = [shown]
+        bench.rounds(HONEST)
+    assert bench.acts == ["agent-7"]
+    assert "a later decision has overtaken it" in caplog.text
+
+
+def test_only_an_executor_of_the_record_acts(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.nodes.decide("quarantine", "agent-7")
+    bench.nodes.seal()
+    stranger = bench.another(key=SigningKey.from_seed(b"\x08" * 32))
+    assert asyncio.run(stranger.round(HONEST)) == 0
+    assert (bench.acts, bench.nodes.fetched) == ([], [])
+    assert "fence-1 is no executor of epoch 0 with this key" in caplog.text
+    bench.nodes.handle.genesis = None
+    with pytest.raises(UsageError, match="needs the genesis file"):
+        bench.another()
 
 
 def test_a_node_that_swallows_a_receipt_has_nothing_done_again(bench: Bench) -> None:
