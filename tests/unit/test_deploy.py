@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -141,6 +142,16 @@ def test_the_image_is_pinned_and_runs_as_nobody() -> None:
     for step in steps:
         if step.startswith("COPY ") and "--from" not in step:
             assert all((root / source).exists() for source in step.split()[1:-1]), step
+
+
+def test_the_image_has_no_tools_of_developers() -> None:
+    """The lock has them too, so the image has to drop each."""
+    text = (DEPLOY / "container" / "Dockerfile").read_text(encoding="utf-8")
+    dropped = re.search(r"pip uninstall --yes (.*)", re.sub(r"\\\n\s*", "", text))
+    assert dropped is not None
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    tools = {re.split("[=<>]", name)[0] for name in project["optional-dependencies"]["dev"]}
+    assert tools <= set(dropped[1].split())
 
 
 @pytest.mark.parametrize("script", ["node.sh", "found.sh"])
