@@ -327,6 +327,7 @@ def test_a_client_outlives_all_members_that_it_was_told_of(
             )
             assert decided.decision is Decision.APPROVED
             assert client.endpoint_of(new).address == growing.endpoints[new]
+        growing.settle(*growing.endpoints)
         assert client.get_proposal(decided.id, node="node-8").id == decided.id
         assert {status.node_id for status in client.survey().values()} == set(growing.endpoints)
     with Client(open_folder(cluster.directory), rounds=1) as late, pytest.raises(RemoteError):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from tests.cluster.conftest import MakeCluster
@@ -42,9 +42,15 @@ def test_the_report_tells_the_truth_when_the_coordinator_died(
     others = [member for member in cluster.genesis.members.ids if member != leader]
     with cluster.client() as client:
         client.propose("restrict", "agent-9", wait_for_decision=True, node=others[0], timeout_seconds=30)
-    until(lambda: cluster.acp("report", "--json").json["coordinators"], "the new coordinator is on record")
     target = tmp_path / "page.html"
-    shown = cluster.acp("report", "--html", str(target), "--json")
+
+    def made() -> Any:
+        """The report, once another coordinator is on record and the old one's silence noticed."""
+        answer = cluster.acp("report", "--html", str(target), "--json")
+        noticed = answer.json["coordinators"] and "SILENT" in target.read_text(encoding="utf-8")
+        return answer if noticed else None
+
+    shown = until(made, "the report shows what happened")
     assert shown.code == ExitCode.OK, shown.err
     assert shown.json["coordinators"][0]["coordinator"] in others
     assert shown.json["can_decide"] is True
