@@ -95,6 +95,7 @@ class ReplicaCore(Generic[E_]):
         self._pool = CommandPool()
         self._blame = FirstStatements()
         self._witnesses: set[str] = set()
+        """Who has shown what it knows of this member's statements; not all need be members now."""
         self._candidate: Candidate[E_] | None = None
         self._bodies = {block.hash: block for block in restored.bodies if block.height == self.height + 1}
         self._executions: dict[bytes, E_] = {}
@@ -168,7 +169,7 @@ class ReplicaCore(Generic[E_]):
                 f"{state.epoch}; waiting until it has caught up"
             )
         needed = min(self.members.max_faulty + 1, self.members.n - 1)
-        if len(self._witnesses) < needed:
+        if sum(name in self.members for name in self._witnesses) < needed:
             return f"waiting to hear from {needed} other members what this one has signed"
         return ""
 
@@ -280,7 +281,6 @@ class ReplicaCore(Generic[E_]):
         self._base_height = self.height
         self._pool.clear()
         self._blame.clear()
-        self._witnesses &= set(self.members.ids)
         self._signer.begin_epoch(self.members.epoch)
         self._reset_epoch()
         self._check_incarnation()

@@ -48,3 +48,7 @@ its quorum returns, so this is wider than the bound ahead; it keeps a coordinato
 PENDING_LIFETIME_MS: Final = 30_000
 """A command that cannot be executed yet (a vote on a proposal not seen) is dropped after this time. Its voter
 votes again as long as the proposal is open."""
+
+MAX_WITNESSES: Final = 512
+"""Nodes that are remembered for having told a member what it has signed, with those that are no members yet:
+some times as many as a cluster has."""

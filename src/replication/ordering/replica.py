@@ -15,6 +15,7 @@ from replication.ordering.blocks import Block
 from replication.ordering.certificates import Certificate, check_certificate
 from replication.ordering.core import BlockRefusedError, Candidate, Restored
 from replication.ordering.effects import Effects, KeepCommand
+from replication.ordering.limits import MAX_WITNESSES
 from replication.ordering.messages import (
     Acknowledgement,
     BlockProposal,
@@ -102,6 +103,8 @@ class Replica(ViewChange[E_]):
         if sender == self.member:
             raise PeerError(f"{sender} is this member itself")
         if sender not in self.members:
+            if isinstance(message, Witness):
+                self._on_witness(sender, message)  # said once only, and perhaps from an epoch to come
             if not isinstance(message, CertificateMessage):
                 self._send_newest_commit(sender)
                 return self._flush()
@@ -322,7 +325,8 @@ class Replica(ViewChange[E_]):
             self._check_own(statement)
         if message.timeout is not None:
             self._check_own(message.timeout)
-        self._witnesses.add(sender)
+        if sender in self.members or len(self._witnesses) < MAX_WITNESSES:
+            self._witnesses.add(sender)
         self._consider_timeout()
 
     def _check_own(self, item: Statement | Timeout) -> None:

@@ -194,6 +194,47 @@ def test_a_new_member_may_speak_soon(cluster: Cluster, behind: bool) -> None:
     assert newcomer.signed(Phase.PREPARE) is not None
 
 
+def test_witnesses_from_an_epoch_to_come_count_when_it_has(cluster: Cluster) -> None:
+    """A newcomer that is epochs behind knows none of the members of now. They tell it once, when it connects,
+    what is known of its own; it may speak when it has caught up."""
+    cluster = Cluster(4, spares=3)
+    nodes = running(cluster)
+    newcomer = Node(cluster, "m6")
+    newcomer.start(trusted=False)
+    change(cluster, nodes[1], "m1", "m4", "m5", "m6")
+    for stranger in ("m4", "m5"):
+        assert stranger not in newcomer.replica.members
+        newcomer.receive(stranger, Witness())
+    assert "is not a member in epoch 0" in newcomer.replica.muted
+    newcomer.fetch(nodes[1])
+    assert newcomer.replica.members.epoch == 1
+    assert newcomer.replica.muted == ""
+
+
+def test_witnesses_that_are_members_no_more_do_not_count(cluster: Cluster) -> None:
+    cluster = Cluster(4, spares=3)
+    nodes = running(cluster)
+    newcomer = Node(cluster, "m6")
+    newcomer.start(trusted=False)
+    change(cluster, nodes[1], "m1", "m4", "m5", "m6")
+    for witness in ("m0", "m2", "m3", "m4"):
+        newcomer.receive(witness, Witness())
+    newcomer.fetch(nodes[1])
+    assert "waiting to hear from 2 other members" in newcomer.replica.muted
+    newcomer.receive("m5", Witness())
+    assert newcomer.replica.muted == ""
+
+
+def test_strangers_fill_no_memory(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replication.ordering.replica.MAX_WITNESSES", 3)
+    (node,) = cluster.boot("m1")
+    for number in range(20):
+        node.receive(f"stranger-{number}", Witness())
+    assert len(node.replica._witnesses) <= 4
+    node.receive("m2", Witness())
+    assert "m2" in node.replica._witnesses
+
+
 def test_witnesses_of_newcomers_go_to_newcomers_only(cluster: Cluster) -> None:
     nodes = running(cluster)
     nodes[1].take_sent()
