@@ -327,8 +327,11 @@ def test_a_client_outlives_all_members_that_it_was_told_of(
             )
             assert decided.decision is Decision.APPROVED
             assert client.endpoint_of(new).address == growing.endpoints[new]
+            asked = cluster.acp("summary", "--node", new)  # which the genesis file does not name
+            assert asked.code == (ExitCode.OK if old != first[-1] else ExitCode.USAGE), asked.err
         growing.settle(*growing.endpoints)
         assert client.get_proposal(decided.id, node="node-8").id == decided.id
         assert {status.node_id for status in client.survey().values()} == set(growing.endpoints)
     with Client(open_folder(cluster.directory), rounds=1) as late, pytest.raises(RemoteError):
         late.summary()
+    assert cluster.acp("summary", "--endpoint", f"node-8={growing.endpoints['node-8']}").code == ExitCode.OK

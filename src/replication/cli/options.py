@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -124,6 +125,7 @@ class Connection:
 
         Where a member that came later is, the others are asked."""
         from replication.client import Client, resolve
+        from replication.client.errors import UnknownMemberError
 
         handle = resolve(
             directory=self.directory,
@@ -135,6 +137,8 @@ class Connection:
         )
         if not self.node:
             return handle
+        with suppress(UnknownMemberError):
+            return handle.only(self.node)
         with Client(handle, rounds=1) as client:
             endpoint = client.endpoint_of(self.node, timeout_seconds=self.timeout)
         return replace(handle, endpoints=(endpoint,), may_learn=False)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 PAGE = 500
+MAX_BACKGROUND = 10_000
+"""Entries of a kind that are read of the part that is left out: a node may show any number."""
+
 MAX_OPEN = 50
 """Open proposals that are asked for what they lack, one call each."""
 
@@ -127,7 +131,11 @@ def _events(client: Client, options: Connection, node: str, start: int, end: int
     from replication.report.story import BACKGROUND
 
     if start:
-        earlier = [entry for kind in BACKGROUND for entry in _pages(client, options, node, 0, start, kind)]
+        earlier = [
+            entry
+            for kind in BACKGROUND
+            for entry in islice(_pages(client, options, node, 0, start, kind), MAX_BACKGROUND)
+        ]
         yield from map(_event, sorted(earlier, key=lambda entry: entry.sequence))
     yield from map(_event, _pages(client, options, node, start, end, ""))
 
@@ -147,13 +155,7 @@ def _event(entry: AuditEntry) -> Event:
     from replication.report.story import Event
 
     return Event(
-        entry.sequence,
-        entry.height,
-        entry.time_ms,
-        entry.event_type,
-        entry.proposal_id,
-        entry.actor_id,
-        entry.data,
+        entry.sequence, entry.time_ms, entry.event_type, entry.proposal_id, entry.actor_id, entry.data
     )
 
 
@@ -201,6 +203,7 @@ def _document(subject: Subject) -> dict[str, Any]:
     from dataclasses import asdict
 
     from replication.client.model import to_json
+    from replication.consensus import VoteValue
 
     story, live = subject.story, subject.live
     return {
@@ -226,9 +229,7 @@ def _document(subject: Subject) -> dict[str, Any]:
                 "id": voter.id,
                 "member": voter.is_member,
                 "asked": voter.asked,
-                "approve": voter.approve,
-                "reject": voter.reject,
-                "abstain": voter.abstain,
+                **{value.value: voter.votes[value] for value in VoteValue},
                 "silent": voter.silent,
                 "prevailed": voter.prevailed,
                 "median_delay_ms": voter.median_delay_ms,

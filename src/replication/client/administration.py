@@ -10,13 +10,12 @@ from replication.client import convert
 from replication.client.connection import ClusterHandle, Endpoint
 from replication.client.errors import RemoteError, ResponseError, UsageError
 from replication.client.model import ClusterStatus
-from replication.client.transport import Route, Transport
+from replication.client.transport import DEFAULT_TIMEOUT_SECONDS, Route, Transport
 from replication.v1 import cluster_service_pb2 as cluster
 
 __all__ = ["AdministrationCalls"]
 
 SURVEY_TIMEOUT_SECONDS: Final = 2.0
-LOCATE_TIMEOUT_SECONDS: Final = 10.0
 
 
 class AdministrationCalls:
@@ -25,7 +24,9 @@ class AdministrationCalls:
     handle: ClusterHandle
     _transport: Transport
 
-    async def set_log_level(self, level: str, *, node: str, timeout_seconds: float = 10.0) -> str:
+    async def set_log_level(
+        self, level: str, *, node: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> str:
         """Have `node` log at `level` (debug, info, warning or error) until it restarts; returns the level
         before. Asks for the role admin.
 
@@ -48,7 +49,7 @@ class AdministrationCalls:
         return self._transport.endpoints
 
     async def endpoint_of(
-        self, member_id: str, *, timeout_seconds: float = LOCATE_TIMEOUT_SECONDS
+        self, member_id: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     ) -> Endpoint:
         """Where a member is; one that came later is asked for. Raises `UnknownMemberError`."""
         return await self._transport.endpoint_of(member_id, timeout_seconds)

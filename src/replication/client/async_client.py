@@ -45,14 +45,13 @@ from replication.client.model import (
     Summary,
     VoteValue,
 )
-from replication.client.transport import Route, Transport
+from replication.client.transport import DEFAULT_TIMEOUT_SECONDS, Route, Transport
 from replication.v1 import audit_service_pb2 as audit
 from replication.v1 import cluster_service_pb2 as cluster
 from replication.v1 import voting_service_pb2 as voting
 
 __all__ = ["DEFAULT_TIMEOUT_SECONDS", "AsyncClient", "new_request_id"]
 
-DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 EXPORT_TIMEOUT_SECONDS: Final = 600.0
 """An export is as long as the record; minutes, not seconds."""
 

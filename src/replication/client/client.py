@@ -307,7 +307,9 @@ class Client:
         """See `AsyncClient.status`."""
         return self._run(self._client.status(timeout_seconds=timeout_seconds, node=node))
 
-    def set_log_level(self, level: str, *, node: str, timeout_seconds: float = 10.0) -> str:
+    def set_log_level(
+        self, level: str, *, node: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> str:
         """See `AsyncClient.set_log_level`."""
         return self._run(self._client.set_log_level(level, node=node, timeout_seconds=timeout_seconds))
 

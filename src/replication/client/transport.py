@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # these exist for the type checker only
     from replication.v1.cluster_service_pb2_grpc import ClusterServiceAsyncStub
     from replication.v1.voting_service_pb2_grpc import VotingServiceAsyncStub
 
-__all__ = ["MAX_MESSAGE_BYTES", "Route", "Stubs", "Transport"]
+__all__ = ["DEFAULT_TIMEOUT_SECONDS", "MAX_MESSAGE_BYTES", "Route", "Stubs", "Transport"]
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -59,6 +59,7 @@ FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
 """Pause after a round in which no node could answer; it doubles from the first to the longest."""
 
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 MAX_TIMEOUT_SECONDS: Final = 24 * 3600.0
 
 _CHANNEL_OPTIONS: Final = (

@@ -11,7 +11,8 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
@@ -114,18 +115,11 @@ class CallMeter(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Callable[[Any, Context], Awaitable[Any]], calls: MethodCalls) -> Any:
         async def behaviour(request: Any, context: Context) -> Any:
-            began_ns = _begin(context, calls)
-            status = "OK"
-            try:
+            with self._metered(context, calls) as began_ns:
                 response = await inner(request, context)
-                if self._traces is not None and calls.name in TRACED:
-                    self._trace(self._traces, calls.name, response, began_ns)
-                return response
-            except BaseException as error:
-                status = _status_of(error, context)
-                raise
-            finally:
-                self._end(context, calls, status, began_ns)
+            if self._traces is not None and calls.name in TRACED:
+                self._trace(self._traces, calls.name, response, began_ns)
+            return response
 
         return behaviour
 
@@ -133,18 +127,24 @@ class CallMeter(grpc.aio.ServerInterceptor):
         """Handlers of streams are generators, or coroutines that write."""
 
         async def responses(request: Any, context: Context) -> AsyncIterator[Any]:
-            began_ns = _begin(context, calls)
-            status = "OK"
-            try:
+            with self._metered(context, calls):
                 async for response in inner(request, context):
                     yield response
-            except BaseException as error:
-                status = _status_of(error, context)
-                raise
-            finally:
-                self._end(context, calls, status, began_ns)
 
         return responses if inspect.isasyncgenfunction(inner) else self._unary(inner, calls)
+
+    @contextmanager
+    def _metered(self, context: Context, calls: MethodCalls) -> Iterator[int]:
+        """Count what happens inside as one call; gives the time at which it began."""
+        began_ns = _begin(context, calls)
+        status = "OK"
+        try:
+            yield began_ns
+        except BaseException as error:
+            status = _status_of(error, context)
+            raise
+        finally:
+            self._end(context, calls, status, began_ns)
 
     def _trace(self, traces: Traces, name: str, response: Any, began_ns: int) -> None:
         began_unix_ns = time.time_ns() - (time.perf_counter_ns() - began_ns)

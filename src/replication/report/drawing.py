@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from replication.report.html import Markup, text
+from replication.report.html import Markup, moment, text
 from replication.report.story import Story
 
 __all__ = ["draw_decisions"]
@@ -101,7 +100,7 @@ def _legend() -> Iterable[str]:
 def _clock(begin: int, end: int) -> Iterable[str]:
     form = "%m-%d %H:%M" if end - begin > 2 * 86_400_000 else "%H:%M:%S"
     for tick in range(TICKS + 1):
-        at = dt.datetime.fromtimestamp((begin + (end - begin) * tick / TICKS) / 1000, dt.UTC)
+        at = moment(begin + (end - begin) * tick / TICKS, form)
         anchor = {0: "start", TICKS: "end"}.get(tick, "middle")
         place = f'x="{_x(tick / TICKS)}" y="{TOP + HEIGHT + 16}" style="text-anchor:{anchor}"'
-        yield f"<text {place}>{at.strftime(form)}</text>"
+        yield f"<text {place}>{at}</text>"

@@ -22,7 +22,6 @@ class ExportedEvents:
         self.found: list[Event] = []
         self.start = 0
         self._last = last
-        self._height = 0
 
     def watch(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """The lines as they are."""
@@ -34,13 +33,10 @@ class ExportedEvents:
         match item["type"]:
             case "audit-export":
                 self.start = max(0, item["audit_size"] - self._last)
-            case "block":
-                self._height = item["header"]["height"]
             case "entry" if item["sequence"] >= self.start or item["event_type"] in BACKGROUND:
                 self.found.append(
                     Event(
                         sequence=item["sequence"],
-                        height=self._height,
                         time_ms=round(item["timestamp"] * 1000),
                         kind=item["event_type"],
                         proposal_id=item["proposal_id"],

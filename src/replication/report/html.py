@@ -3,6 +3,7 @@ text."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "facts",
     "join",
     "milliseconds",
+    "moment",
     "number",
     "save",
     "table",
@@ -112,6 +114,14 @@ def verdict(word: str, style: str = "") -> Markup:
 def number(value: object) -> Markup:
     """A number with its thousands apart."""
     return text(f"{value:,}" if isinstance(value, int) else value)
+
+
+def moment(at_ms: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """A time since the Unix epoch; what no calendar has, in milliseconds."""
+    try:
+        return dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return f"{at_ms:.0f} ms"
 
 
 def milliseconds(value: float | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Final
 from replication.client.diagnosis import Finding
 from replication.client.model import Missing
 from replication.client.survey import ClusterPicture
+from replication.consensus.model import VoteValue
 from replication.report.drawing import draw_decisions
 from replication.report.html import (
     Markup,
@@ -19,12 +19,13 @@ from replication.report.html import (
     facts,
     join,
     milliseconds,
+    moment,
     number,
     table,
     text,
     verdict,
 )
-from replication.report.story import STATES, Case, Story
+from replication.report.story import BLOC_THRESHOLD, STATES, Case, Story
 
 __all__ = ["Live", "Subject", "render"]
 
@@ -223,7 +224,7 @@ def _unconfirmed(story: Story) -> Markup:
 
 
 def _reports(case: Case) -> Markup:
-    return bullets([f"{report.executor}: {report.outcome} {report.detail}" for report in case.reports])
+    return bullets([f"{receipt.executor}: {receipt.outcome} {receipt.detail}" for receipt in case.receipts])
 
 
 def _all_cases(story: Story) -> Markup:
@@ -266,15 +267,22 @@ def _participation(story: Story) -> Markup:
         (
             voter.id,
             "yes" if voter.is_member else "no more",
-            *map(number, (voter.asked, voter.approve, voter.reject, voter.abstain, voter.silent)),
-            _share(voter.approve + voter.reject + voter.abstain, voter.asked),
-            _share(voter.prevailed, voter.approve + voter.reject),
+            *map(number, (voter.asked, *(voter.votes[value] for value in VoteValue), voter.silent)),
+            _share(voter.votes.total(), voter.asked),
+            _share(voter.prevailed, voter.sided),
             milliseconds(voter.median_delay_ms),
         )
         for voter in story.voters
     ]
     heads = (
-        *("member", "still one", ">asked", ">approve", ">reject", ">abstain", ">no vote", ">took part"),
+        *(
+            "member",
+            "still one",
+            ">asked",
+            *(f">{value.value}" for value in VoteValue),
+            ">no vote",
+            ">took part",
+        ),
         *(">with the decision", ">median delay"),
     )
     return join(
@@ -329,12 +337,12 @@ def _blocs(story: Story) -> Markup:
         return _none("No members that nearly always vote alike.")
     more = "" if story.blocs_complete else " There may be more."
     listed = bullets([f"{len(bloc)}: {', '.join(bloc)}" for bloc in story.blocs])
-    return join([Markup("<h3>Members that vote alike in at least nine of ten</h3>"), listed, more])
+    return join([Markup(f"<h3>Members that vote alike in at least {BLOC_THRESHOLD:.0%}</h3>"), listed, more])
 
 
 def _turns(story: Story) -> Markup:
     if not story.turns:
-        return _none("No coordinator was replaced.")
+        return _none("No coordinator was replaced in these entries.")
     rows = [
         (_time(turn.time_ms), turn.epoch, turn.view, turn.coordinator, number(turn.sequence))
         for turn in story.turns[-MAX_ROWS:]
@@ -379,6 +387,4 @@ def _none(words: str) -> Markup:
 
 
 def _time(at_ms: int | None) -> str:
-    if at_ms is None:
-        return "earlier"
-    return dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "earlier" if at_ms is None else moment(at_ms)

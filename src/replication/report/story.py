@@ -8,12 +8,15 @@ is shown without what is not known of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from replication.client.errors import ResponseError
 from replication.consensus.analysis import AgreementCounts, find_blocs
 from replication.consensus.model import VoteValue
+from replication.identity.members import MAX_MEMBERS
 
 __all__ = [
     "BACKGROUND",
@@ -23,7 +26,7 @@ __all__ = [
     "Case",
     "Change",
     "Event",
-    "Report",
+    "Receipt",
     "Story",
     "Turn",
     "Voter",
@@ -33,10 +36,13 @@ __all__ = [
 STATES: Final = ("approved", "rejected", "no_quorum", "expired", "open")
 """What can become of a proposal, as it is shown."""
 
+MAX_VOTERS: Final = 10 * MAX_MEMBERS
+"""Members, past ones included, that can be compared with each other; the work grows with the square."""
+
 BLOC_THRESHOLD: Final = 0.9
 """Agreement from which two members vote alike, as `acp blocs` has it."""
 
-BACKGROUND: Final = ("genesis", "membership", "evidence", "coordinator")
+BACKGROUND: Final = ("genesis", "membership", "evidence")
 """Kinds of entries that a story needs from the beginning; of the others only the newest."""
 
 
@@ -45,7 +51,6 @@ class Event:
     """An audit entry. `time_ms` is the time of its block."""
 
     sequence: int
-    height: int
     time_ms: int
     kind: str
     proposal_id: str
@@ -54,8 +59,8 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A receipt: what an executor says it came to."""
+class Receipt:
+    """What an executor says its action came to."""
 
     sequence: int
     executor: str
@@ -82,8 +87,8 @@ class Case:
     is_critical: bool = False
     counts: tuple[int, int, int] = (0, 0, 0)
     threshold: str = ""
-    votes: dict[str, str] = field(default_factory=dict)
-    reports: list[Report] = field(default_factory=list)
+    votes: dict[str, VoteValue] = field(default_factory=dict)
+    receipts: list[Receipt] = field(default_factory=list)
     sequence: int = -1
 
     @property
@@ -96,7 +101,7 @@ class Case:
     @property
     def is_confirmed(self) -> bool:
         """Whether an executor reported success."""
-        return any(report.outcome == "succeeded" for report in self.reports)
+        return any(receipt.outcome == "succeeded" for receipt in self.receipts)
 
     @property
     def is_unconfirmed(self) -> bool:
@@ -111,21 +116,24 @@ class Voter:
     id: str
     is_member: bool = True
     asked: int = 0
-    approve: int = 0
-    reject: int = 0
-    abstain: int = 0
+    votes: Counter[VoteValue] = field(default_factory=Counter)
     prevailed: int = 0
-    _delays: list[int] = field(default_factory=list)
+    delays_ms: list[int] = field(default_factory=list)
+
+    @property
+    def sided(self) -> int:
+        """How often it approved or rejected."""
+        return self.votes[VoteValue.APPROVE] + self.votes[VoteValue.REJECT]
 
     @property
     def silent(self) -> int:
         """How often it gave no vote in time."""
-        return max(0, self.asked - self.approve - self.reject - self.abstain)
+        return max(0, self.asked - self.votes.total())
 
     @property
     def median_delay_ms(self) -> int | None:
         """From the block of a proposal to that of its vote; half of its votes took longer."""
-        delays = sorted(self._delays)
+        delays = sorted(self.delays_ms)
         return delays[len(delays) // 2] if delays else None
 
 
@@ -200,8 +208,10 @@ class Story:
 def tell(events: Iterable[Event], *, start: int = 0) -> Story:
     """The story of these entries, which are in order.
 
-    Before the entry `start` only those of genesis, membership, evidence and coordinator are given: who the
-    members are, and who lied, is known from the beginning, proposals from `start` on.
+    Before the entry `start` only those in `BACKGROUND` are given: who the members are, and who lied, is known
+    from the beginning, everything else from `start` on.
+
+    Raises ResponseError for an entry that is not what those of its kind are. A node can show anything.
     """
     teller = _Teller()
     last = None
@@ -219,7 +229,7 @@ class _Teller:
     def __init__(self) -> None:
         self._cases: dict[str, Case] = {}
         self._voters: dict[str, Voter] = {}
-        self._first_votes: dict[tuple[str, str], int] = {}
+        self._voted: set[tuple[str, str]] = set()
         self._counts = AgreementCounts()
         self._turns: list[Turn] = []
         self._changes: list[Change] = []
@@ -228,18 +238,26 @@ class _Teller:
     def take(self, event: Event) -> None:
         """Learn from one more entry. Kinds that are not known are left out."""
         take = getattr(self, f"_on_{event.kind}", None)
-        if take is not None:
+        if take is None:
+            return
+        try:
             take(event)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ResponseError(
+                f"entry {event.sequence} is not what an entry of the kind {event.kind:.40} is: {error!r:.200}"
+            ) from error
 
     def _case(self, event: Event) -> Case:
         return self._cases.setdefault(event.proposal_id, Case(event.proposal_id))
 
-    def _voter(self, member: str) -> Voter:
-        return self._voters.setdefault(member, Voter(member))
+    def _join(self, member: str) -> None:
+        if len(self._voters) >= MAX_VOTERS:
+            raise ValueError(f"there were more than {MAX_VOTERS} members")
+        self._voters.setdefault(member, Voter(member)).is_member = True
 
     def _on_genesis(self, event: Event) -> None:
         for member in event.data["members"]:
-            self._voter(member["id"])
+            self._join(member["id"])
 
     def _on_propose(self, event: Event) -> None:
         data = event.data
@@ -254,10 +272,10 @@ class _Teller:
 
     def _on_vote(self, event: Event) -> None:
         case = self._case(event)
-        if (event.proposal_id, event.actor) not in self._first_votes:
-            self._first_votes[event.proposal_id, event.actor] = event.time_ms
+        if (event.proposal_id, event.actor) not in self._voted:
+            self._voted.add((event.proposal_id, event.actor))
             if case.proposed_ms is not None:
-                self._voter(event.actor)._delays.append(event.time_ms - case.proposed_ms)
+                self._voters[event.actor].delays_ms.append(event.time_ms - case.proposed_ms)
 
     def _on_tally(self, event: Event) -> None:
         self._decide(event, event.data["decision"])
@@ -270,21 +288,21 @@ class _Teller:
         case.state, case.decided_ms, case.cause = state, event.time_ms, data["cause"]
         case.counts = (data["approve_count"], data["reject_count"], data["abstain_count"])
         case.is_critical, case.threshold = data["is_critical"], data["threshold_used"]
-        case.votes = dict(data["votes"])
+        case.votes = {member: VoteValue(value) for member, value in data["votes"].items()}
         case.sequence = event.sequence
         for voter in self._voters.values():
             voter.asked += voter.is_member
-        won = {"approved": "approve", "rejected": "reject"}.get(state)
+        won = {"approved": VoteValue.APPROVE, "rejected": VoteValue.REJECT}.get(state)
         for member, value in case.votes.items():
-            voter = self._voter(member)
-            setattr(voter, value, getattr(voter, value) + 1)
-            voter.prevailed += value == won
-        self._counts.record({member: VoteValue(value) for member, value in case.votes.items()})
+            voter = self._voters[member]
+            voter.votes[value] += 1
+            voter.prevailed += value is won
+        self._counts.record(case.votes)
 
     def _on_execute(self, event: Event) -> None:
         data = event.data
-        report = Report(event.sequence, event.actor, data["outcome"], data["detail"], data["executed_ms"])
-        self._case(event).reports.append(report)
+        receipt = Receipt(event.sequence, event.actor, data["outcome"], data["detail"], data["executed_ms"])
+        self._case(event).receipts.append(receipt)
 
     def _on_coordinator(self, event: Event) -> None:
         data = event.data
@@ -309,9 +327,9 @@ class _Teller:
         kind, subject = change["change"], change.get("id") or _new_id(change)
         what = f"{kind} {subject}"
         if kind in ("remove", "replace"):
-            self._voter(subject).is_member = False
+            self._voters[subject].is_member = False
         if kind in ("add", "replace"):
-            self._voter(_new_id(change)).is_member = True
+            self._join(_new_id(change))
         if kind == "replace" and _new_id(change) != subject:
             what += f" by {_new_id(change)}"
         if kind == "reweight":
@@ -322,7 +340,7 @@ class _Teller:
 
     def story(self, first: int, size: int, begin_ms: int, end_ms: int) -> Story:
         """What it all came to."""
-        voters = tuple(self._voters[name] for name in self._voters)
+        voters = tuple(self._voters.values())
         ids = [voter.id for voter in voters]
         matrix = self._counts.matrix(ids)
         blocs, complete = find_blocs(matrix, BLOC_THRESHOLD)

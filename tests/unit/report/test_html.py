@@ -17,6 +17,7 @@ from replication.report.html import (
     facts,
     join,
     milliseconds,
+    moment,
     number,
     save,
     table,
@@ -74,6 +75,18 @@ def test_nothing_is_a_dash_and_numbers_have_their_thousands_apart() -> None:
 )
 def test_durations(value: float | None, shown: str | None) -> None:
     assert milliseconds(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "shown"),
+    [
+        (0, "1970-01-01 00:00:00 UTC"),
+        (2**63 - 1, "9223372036854775808 ms"),
+        (-(10**18), "-1000000000000000000 ms"),
+    ],
+)
+def test_moments_that_no_calendar_has(at_ms: int, shown: str) -> None:
+    assert moment(at_ms) == shown
 
 
 def test_numbers_stand_at_the_right() -> None:

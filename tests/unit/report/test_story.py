@@ -9,9 +9,20 @@ import pytest
 from tests.support.epoch_factory import EpochFactory
 from tests.support.record_factory import START_MS, RecordFactory, rich_record
 
+from replication.client.errors import ResponseError
+from replication.consensus import VoteValue
 from replication.ledger.verify import VerificationError, verify_export
 from replication.report.exported import ExportedEvents
-from replication.report.story import Event, Story, tell
+from replication.report.story import MAX_VOTERS, Event, Story, tell
+
+A, R, N = VoteValue.APPROVE, VoteValue.REJECT, VoteValue.ABSTAIN
+
+
+def decided(**changes: Any) -> dict[str, Any]:
+    """The data of a tally that is right but for some changes."""
+    counts = dict.fromkeys(("approve_count", "reject_count", "abstain_count"), 0)
+    facts = {"decision": "approved", "cause": "settled", "is_critical": False, "threshold_used": "1/2"}
+    return {**facts, **counts, "votes": {}, **changes}
 
 
 def collected(factory: RecordFactory, last: int = 10_000) -> ExportedEvents:
@@ -49,7 +60,7 @@ def test_every_way_in_which_a_proposal_can_go() -> None:
         "settled",
     )
     assert (first.took_ms, first.proposed_ms) == (1750, START_MS + 250)
-    assert [(report.executor, report.outcome) for report in first.reports] == [
+    assert [(report.executor, report.outcome) for report in first.receipts] == [
         ("node-2", "failed"),
         ("node-3", "succeeded"),
         ("node-4", "partial"),
@@ -62,12 +73,15 @@ def test_every_way_in_which_a_proposal_can_go() -> None:
 def test_who_took_part() -> None:
     """Against the votes of all tallies, which `test_every_way...`'s record says."""
     story = story_of(rich_record(4))
-    one, two, three, four = story.voters
+    one = story.voters[0]
     assert [voter.asked for voter in story.voters] == [11] * 4
-    assert (one.approve, one.reject, one.abstain, one.silent) == (7, 2, 1, 1)
-    assert (two.approve, two.reject, two.abstain, two.silent) == (3, 4, 1, 3)
-    assert (three.approve, three.reject, three.abstain, three.silent) == (5, 1, 0, 5)
-    assert (four.approve, four.reject, four.abstain, four.silent) == (0, 1, 0, 10)
+    assert [(*(voter.votes[value] for value in (A, R, N)), voter.silent) for voter in story.voters] == [
+        (7, 2, 1, 1),
+        (3, 4, 1, 3),
+        (5, 1, 0, 5),
+        (0, 1, 0, 10),
+    ]
+    assert one.sided == 9
     assert [voter.prevailed for voter in story.voters] == [5, 5, 4, 1]
     assert one.median_delay_ms == 3001
     assert all(voter.is_member for voter in story.voters)
@@ -153,6 +167,29 @@ def test_an_empty_record_and_kinds_of_later_versions() -> None:
     assert (story.cases, story.size) == ((), 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("propose", {}),
+        ("tally", {"decision": "approved"}),
+        ("tally", decided(votes={"node-1": "asked"})),
+        ("tally", decided(votes={"node-9": "approve"})),
+        ("tally", decided(votes=["node-1"])),
+        ("vote", {}),
+        ("execute", {"outcome": "succeeded"}),
+        ("membership", {"epoch": 0, "change": []}),
+        ("membership", {"epoch": 0, "change": {"change": "remove", "id": "node-9"}}),
+        ("evidence", {"kind": "votes", "first": 1, "second": 2}),
+        ("genesis", {"members": [{"id": f"m{number}"} for number in range(MAX_VOTERS + 1)]}),
+    ],
+)
+def test_a_node_that_shows_nonsense_is_found_out(kind: str, data: dict[str, Any]) -> None:
+    proposed = event(1, "propose", data={"action": "restrict", "target": ""}, proposal="prop-0001")
+    shown = event(2, kind, data=data, proposal="prop-0001", actor="node-9")
+    with pytest.raises(ResponseError, match=f"entry 2 is not what an entry of the kind {kind} is"):
+        tell([genesis(), proposed, shown])
+
+
 def genesis() -> Event:
     return event(0, "genesis", data={"members": [{"id": "node-1"}]})
 
@@ -161,8 +198,10 @@ def added_executor() -> dict[str, Any]:
     return {"change": "add-executor", "executor": {"id": "fence-1", "public_key": "", "possession": ""}}
 
 
-def event(sequence: int, kind: str, *, data: dict[str, Any]) -> Event:
-    return Event(sequence, 0, START_MS, kind, "", "node-1", data)
+def event(
+    sequence: int, kind: str, *, data: dict[str, Any], proposal: str = "", actor: str = "node-1"
+) -> Event:
+    return Event(sequence, START_MS, kind, proposal, actor, data)
 
 
 def test_an_export_that_does_not_verify_gives_nothing() -> None:

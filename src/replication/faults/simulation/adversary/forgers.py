@@ -295,7 +295,8 @@ class OtherCluster(Attack):
             return
         there = bytes(byte ^ 0xFF for byte in host.world.kit.cluster_id)
         signers = [name for name in replica.members.ids if name in keys]
-        for here in rng.sample(known := list(cabal.statements), min(4, len(known))):
+        known = list(cabal.statements)
+        for here in rng.sample(known, min(4, len(known))):
             other = replace(here, block_hash=rng.randbytes(32))
             signed = [(name, keys[name].sign(other.sign_bytes(there, name))) for name in signers]
             self.send_all(self.some(), CertificateMessage(Certificate(other, tuple(signed))))
