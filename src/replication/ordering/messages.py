@@ -100,7 +100,10 @@ class NewViewMessage:
 
 @dataclass(frozen=True)
 class Witness:
-    """The newest statements of the receiver that the sender knows. Empty: it knows none."""
+    """The newest statements of the receiver that the sender knows. Empty: it knows none.
+
+    Said once to a connection. A receiver that is epochs behind may not know the sender as a member yet; it
+    keeps what it was told, and counts it when the sender is one."""
 
     statements: tuple[Statement, ...] = ()
     timeout: Timeout | None = None

@@ -245,7 +245,8 @@ Global___NewView: _TypeAlias = NewView  # noqa: Y015
 @_typing.final
 class Witness(_message.Message):
     """The newest statements of the member it is sent to that the sender knows, so that a member whose disk was rolled
-    back finds out.
+    back finds out. Said once to a connection; a receiver that is epochs behind keeps it until it knows the sender as a
+    member.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
