@@ -24,7 +24,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 PARALLEL := -n 2 --dist loadscope
 PYTEST = $(BIN)/python -m pytest $(PARALLEL)
 PYTEST_FLAGS ?=
-DRILLS := tests/cluster/test_faults_drills.py
+DRILLS := tests/cluster/test_faults_drills.py tests/cluster/test_runbook.py
 # What depends on the Python version and the dependencies, not on the tree.
 UNIT_TESTS = python -m pytest $(PARALLEL) tests/unit --ignore=tests/unit/test_project.py $(PYTEST_FLAGS)
 BENCH_SECONDS ?= 5
@@ -51,7 +51,7 @@ run: $(READY) ## set up everything and run a small cluster that decides a few pr
 	$(BIN)/acp demo
 
 test: $(READY) ## all tests but simulations and drills (PYTEST_FLAGS='-m "not cluster"' for a faster round)
-	$(PYTEST) --ignore=tests/simulation --ignore=$(DRILLS) $(PYTEST_FLAGS)
+	$(PYTEST) --ignore=tests/simulation $(addprefix --ignore=,$(DRILLS)) $(PYTEST_FLAGS)
 
 simulate: $(READY) ## thousands of simulated clusters with faults, all twins scenarios, seeded bugs that must be caught
 	$(PYTEST) --timeout=0 tests/simulation $(PYTEST_FLAGS)
@@ -60,7 +60,7 @@ bugs: $(READY) ## plant every seeded bug, in simulations and in real nodes: each
 	$(BIN)/acp faults simulate --bugs
 	$(BIN)/acp faults run --bugs
 
-drill: $(READY) ## every fault scenario of deploy/faults once, on clusters of real processes, and drills that must fail
+drill: $(READY) ## the runbook word for word, each fault scenario once on real processes, drills that must fail
 	$(PYTEST) $(DRILLS) $(PYTEST_FLAGS)
 	$(BIN)/acp faults run --all
 

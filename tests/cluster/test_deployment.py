@@ -1,64 +1,26 @@
-"""Deployment as an operator does it: the README on hosts of their own, and the scripts of the container."""
+"""The scripts of deploy/container, as its containers would run them."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 from urllib.request import urlopen
 
 import pytest
-from tests.support.deployment import blocks
 from tests.support.real_cluster import WAIT_SECONDS, run_acp
 
 from replication.cli.main import ExitCode
-from replication.faults.harness.namespaces import fresh_network_command, why_not
 from replication.node.config import read_config
 from replication.node.local.provision import pick_free_ports
 
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_commands_of_the_readme_bring_up_four_hosts_and_an_executor(
-    tmp_path: Path, not_run: Callable[[str], NoReturn]
-) -> None:
-    reason = why_not()
-    if reason is not None:
-        not_run(reason)
-    assert [where for where, _, _ in blocks()].count("node") == 3
-    done = subprocess.run(
-        [*fresh_network_command(), sys.executable, "-m", "tests.support.deployment", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert (answer["proposal"]["decision"], answer["proposal"]["status"]) == ("approved", "executed")
-    assert answer["proposal"]["receipts"][0]["executor_id"] == "executor-1"
-    assert '"target": "agent-7"' in answer["carried_out"]
-    assert "The certificate is valid and AUTHORISES" in done.stderr
-    assert "The record is whole" in done.stderr
-    # Each signing key is on one host, and on no other.
-    owners = sorted(str(key.relative_to(tmp_path)) for key in tmp_path.rglob("signing.pem"))
-    nodes = [f"node-{number}/node-{number}/keys/signing.pem" for number in (1, 2, 3, 4)]
-    assert owners == ["executor-1/executor-1/signing.pem", *nodes]
-    private = {
-        file.parts[len(tmp_path.parts)]
-        for file in tmp_path.rglob("*.json")
-        if b"PRIVATE" in file.read_bytes()
-    }
-    assert not private
 
 
 @contextmanager

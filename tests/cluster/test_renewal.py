@@ -1,4 +1,4 @@
-"""Transport certificates are renewed one by one while clients go on deciding; the old ones run out."""
+"""Transport certificates, and their authority, are renewed while clients go on deciding."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import datetime as dt
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import WAIT_SECONDS, Cluster
+from tests.support.real_cluster import WAIT_SECONDS, Cluster, until
 
 from replication.cli.main import ExitCode
+from replication.client import Client, open_folder
 from replication.client.model import Decision
 from replication.identity.private_files import read_private, write_private
 from replication.identity.roles import Role
 from replication.identity.tls import issue
 from replication.node.home import check_home
+from replication.node.local.authorities import renew_clients, rotate, trust
 from replication.node.local.contact import ask_health
 from replication.node.local.enrolment import finish, renew, sign
 from replication.node.local.provision import PolicyChoice
@@ -95,7 +99,7 @@ def test_all_certificates_are_renewed_without_downtime(
     # The old certificate opens nothing any more: other nodes refuse it, and its own does not start with it.
     other = check_home(cluster.home("node-2"))
     assert ask_health(other, "", 5.0) == "SERVING"
-    stale = replace(other, tls_certificate=old["node-1"], tls_key=old_key)
+    stale = replace(other, tls=replace(other.tls, certificate=old["node-1"], key=old_key))
     assert ask_health(stale, "", 2.0) in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED")
     cluster.stop("node-1")
     (cluster.home("node-1") / "tls" / "node.crt").write_bytes(old["node-1"])
@@ -103,3 +107,46 @@ def test_all_certificates_are_renewed_without_downtime(
     code, log = cluster.wait_for_end("node-1")
     assert code == ExitCode.OPERATOR
     assert "expired" in log
+
+
+def test_the_authority_is_replaced_without_downtime(
+    make_cluster: MakeCluster, approving: PolicyChoice
+) -> None:
+    """Its key was stolen: in the end, what the thief issues opens nothing."""
+    cluster = make_cluster(policy=approving)
+    directory, members = cluster.directory, cluster.genesis.members.ids
+    stolen = (directory / "ca" / "ca.crt").read_bytes(), read_private(directory / "ca" / "ca.key")
+    forged, key = issue(*stolen, cluster.genesis.cluster_id, Role.ADMIN, "thief")
+    decided = 0
+
+    def everywhere(step: Callable[[Path], object], words: str) -> None:
+        """Each node in turn takes a step while the cluster decides, until its log has the words."""
+        nonlocal decided
+        for member in members:
+            before = cluster.log(member).count(words)
+            step(cluster.home(member))
+            cluster.signal(member, signal.SIGHUP)
+            with cluster.client() as client:  # which trusts what the folder trusts
+                decided += 1
+                proposal = client.propose("quarantine", f"agent-{decided}", wait_for_decision=True)
+                assert proposal.decision is Decision.APPROVED
+                until(lambda: cluster.log(member).count(words) > before, f"{words} at {member}")  # noqa: B023
+
+    thief = replace(open_folder(directory), certificate=forged, private_key=key, authority=stolen[0])
+    with Client(thief) as client:
+        assert len(client.survey()) == 4, "before, the thief is anybody"
+    file = rotate(directory)
+    everywhere(lambda home: trust(home, file), "authorities that are trusted from now on: 2")
+    everywhere(lambda home: finish(home, sign(directory, renew(home))[1]), "certificate is renewed")
+    renew_clients(directory, 1)
+    rotate(directory, finish=True)
+    everywhere(lambda home: trust(home, file), "authorities that are trusted from now on: 1")
+    assert len(cluster.settle().answered) == 4
+    both = stolen[0] + (directory / "ca" / "ca.crt").read_bytes()  # they need not refuse the nodes
+    with cluster.client() as honest, Client(replace(thief, authority=both)) as caught:
+        assert (len(honest.survey()), caught.survey()) == (4, {})
+    assert not any(re.search(r"level=error", cluster.log(member)) for member in members)
+    cluster.stop("node-1")
+    cluster.start_one("node-1")
+    assert len(cluster.settle().answered) == 4, "a node starts with it, too"
+    cluster.verified_exports()

@@ -16,7 +16,7 @@ from replication.cli.output import note, print_json
 if TYPE_CHECKING:
     from replication.node.local.enrolment import Finished
 
-__all__ = ["genesis", "home", "invite", "key", "renew", "sign"]
+__all__ = ["genesis", "home", "invite", "key", "renew", "rotate", "sign", "trust"]
 
 HomeArgument = Annotated[Path, typer.Argument(metavar="HOME", help="The node's home, or a client's folder.")]
 AuthorityOption = Annotated[
@@ -135,10 +135,18 @@ def renew(
     days: DaysOption = DEFAULT_DAYS,
     json: JsonOption = False,
 ) -> None:
-    """Make a new transport key, and the request to certify it. The node goes on meanwhile."""
+    """Make a new transport key, and the request to certify it. The node goes on meanwhile.
+
+    HOME may be the authority's own folder: its clients get new certificates at once.
+    """
+    from replication.node.local.authorities import is_authority, renew_clients
     from replication.node.local.enrolment import finish, sign
     from replication.node.local.enrolment import renew as make
 
+    if is_authority(home):
+        names = renew_clients(home, days)
+        _tell(json, {"home": str(home), "clients": names, "renewed": True}, f"Renewed: {', '.join(names)}.")
+        return
     file = make(home)
     if authority is None:
         _tell(json, {"request": str(file)}, f"Have {file} certified: acp enrol sign --authority DIR {file}")
@@ -160,6 +168,36 @@ def _next_step(home: Path, done: Finished) -> str:
     if done.is_member:
         return f"{done.identity.name} is a member. Start it: acp node --home {home}"
     return f"Start it: acp node --home {home}. It follows the record until `acp members add` lets it in."
+
+
+def rotate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The authority's folder.")],
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Trust the authority that issues now, and no older one.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a new authority, which follows the one before.
+
+    First every host trusts both (`acp enrol trust`), then every certificate is renewed, then --finish, and
+    every host trusts the new one only.
+    """
+    from replication.node.local.authorities import rotate as follow
+
+    file = follow(directory, finish=finish)
+    _tell(json, {"authorities": str(file)}, f"Take {file} to every host, and run there: acp enrol trust")
+
+
+def trust(
+    home: HomeArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The authority's ca.crt.")],
+    json: JsonOption = False,
+) -> None:
+    """Trust the authorities in FILE and no others. A running node takes them up within seconds."""
+    from replication.node.local.authorities import trust as rely
+
+    count = rely(home, file)
+    _tell(json, {"home": str(home), "authorities": count}, f"Authorities that {home} trusts now: {count}.")
 
 
 def _tell(json: bool, answer: Mapping[str, object], text: str) -> None:

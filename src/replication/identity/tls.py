@@ -2,8 +2,9 @@
 
 Certificates are ECDSA P-256, because gRPC cannot do TLS with Ed25519. The identity stands in a subject
 alternative name of type URI, ``acp://<cluster id in hex>/<role>/<name>``; common names are for people and
-never trusted. The authority is made before the genesis file, which holds its certificate, and so pins it by
-the cluster's id; leaf certificates are issued afterwards, and name the cluster.
+never trusted. The first authority is made before the genesis file, which holds its certificate, and so pins
+it by the cluster's id; leaf certificates are issued afterwards, and name the cluster. An authority can be
+followed by another: who judges certificates has a file of the authorities to trust, one after the other.
 
 A certificate opens a connection and carries a role. It never signs a vote: that is what the Ed25519 keys in
 the genesis file are for.
@@ -13,18 +14,28 @@ Certificates and keys are PEM as bytes, as gRPC wants them.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import re
 from collections.abc import Collection, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from replication.identity.pem import (
+    certificate_to_pem,
+    extension,
+    load_authorities,
+    load_authority,
+    load_certificate,
+    load_key,
+    requested_key,
+)
 from replication.identity.private_files import require_private, write_private
 from replication.identity.roles import (
     CertificateError,
@@ -47,6 +58,9 @@ __all__ = [
     "CertificateWrongRoleError",
     "Identity",
     "Role",
+    "authority_of",
+    "authority_with_key",
+    "check_authorities",
     "check_authority",
     "check_certificate",
     "check_request",
@@ -62,7 +76,7 @@ __all__ = [
 ]
 
 AUTHORITY_DAYS: Final = 3650
-"""The authority's certificate is part of the genesis file, so it has to outlive the cluster's keys."""
+"""The authority's certificate is part of the genesis file; another authority can follow it."""
 
 LEAF_DAYS: Final = 365
 """Certificates of nodes and clients are renewed within a year."""
@@ -76,8 +90,6 @@ _DNS_NAME: Final = re.compile(
     re.ASCII,
 )
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
-
-_E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 # ---------------------------------------------------------------------------------------- making certificates
@@ -100,7 +112,7 @@ def create_authority(
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return _certificate_pem(certificate), _key_pem(key)
+    return certificate_to_pem(certificate), _key_pem(key)
 
 
 def issue(
@@ -138,7 +150,7 @@ def create_request(name: str) -> tuple[bytes, bytes]:
 
 def check_request(request_pem: bytes) -> None:
     """Raise `CertificateMalformedError` unless it is PEM, of an ECDSA P-256 key, and signed by that key."""
-    _requested_key(request_pem)
+    requested_key(request_pem)
 
 
 def issue_requested(
@@ -155,25 +167,22 @@ def issue_requested(
 
     A node's certificate serves and connects. It is good for `hosts` (DNS names or IP addresses) and, without
     being told, for localhost and for the member's id where that is a DNS name. All other roles only connect,
-    and have no hosts. Certificates do not outlive the authority's own.
+    and have no hosts. Certificates do not outlive the authority's own. Of several authorities, the one that
+    the key belongs to issues.
 
     Raises:
         CertificateError: a bad request, host or number of days; a key that is not the authority's; an
             authority that is no longer valid when the certificate would begin.
     """
-    authority = _load_authority(authority_cert)
-    signer = _load_key(authority_key)
-    if signer.public_key() != authority.public_key():
-        raise CertificateMalformedError(
-            "the authority's key and certificate are not a pair. Give the two that belong together."
-        )
+    signer = load_key(authority_key)
+    authority = _with_key(authority_cert, signer)
     first, last = _validity(days, not_before)
     last = min(last, authority.not_valid_after_utc)
     if last <= first:
         raise CertificateExpiredError(
             f"the authority's certificate expired on {last:%Y-%m-%d}. Nothing can be issued."
         )
-    key, role = _requested_key(request_pem), identity.role
+    key, role = requested_key(request_pem), identity.role
     builder = _builder(_subject(f"{role.value} {identity.name}"), authority.subject, key, first, last)
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -185,7 +194,7 @@ def issue_requested(
         )
         .sign(signer, hashes.SHA256())
     )
-    return _certificate_pem(certificate)
+    return certificate_to_pem(certificate)
 
 
 # --------------------------------------------------------------------------------------- judging certificates
@@ -197,7 +206,7 @@ def identity_from_certificate(certificate_pem: bytes) -> Identity:
     Raises:
         CertificateMalformedError: not a certificate, or without exactly one identity.
     """
-    return _identity(_load_certificate(certificate_pem))
+    return _identity(load_certificate(certificate_pem))
 
 
 def check_certificate(
@@ -213,7 +222,7 @@ def check_certificate(
 
     Args:
         cert_pem: the certificate.
-        authority_pem: the authority's certificate, from the genesis file.
+        authority_pem: the certificates of the authorities to trust; the one that issued it must be valid now.
         now: the time to judge by, with a time zone.
         cluster_id: the cluster that must be named; None to accept any.
         roles: the roles that will do; None to accept any.
@@ -225,9 +234,9 @@ def check_certificate(
         CertificateExpiredError, CertificateNotYetValidError: it, or the authority's, is not valid now.
         CertificateWrongRoleError: for another role or name.
     """
-    authority = _load_authority(authority_pem)
-    certificate = _load_certificate(cert_pem)
-    _require_issued_by(certificate, authority)
+    authorities = load_authorities(authority_pem)
+    certificate = load_certificate(cert_pem)
+    authority = _issuer(certificate, authorities)
     _require_valid_at(authority, "the authority's certificate", now)
     _require_valid_at(certificate, "the certificate", now)
     identity = _identity(certificate)
@@ -257,9 +266,38 @@ def check_authority(authority_pem: bytes, now: dt.datetime | None = None) -> Non
         CertificateMalformedError: not one self-signed P-256 authority with path length 0.
         CertificateExpiredError, CertificateNotYetValidError: not valid now.
     """
-    authority = _load_authority(authority_pem)
+    authority = load_authority(authority_pem)
     if now is not None:
         _require_valid_at(authority, "the authority's certificate", now)
+
+
+def check_authorities(authority_pem: bytes) -> bytes:
+    """Judge the certificates of the authorities to trust, whatever their dates; return them without anything
+    that stood between them.
+
+    Raises:
+        CertificateMalformedError: none, more than `MAX_AUTHORITIES`, or one that `check_authority` refuses.
+    """
+    return b"".join(map(certificate_to_pem, load_authorities(authority_pem)))
+
+
+def authority_of(certificate_pem: bytes, authority_pem: bytes) -> bytes:
+    """The one of several authorities that issued a certificate, PEM.
+
+    Raises:
+        CertificateForeignError: none of them did.
+        CertificateMalformedError: one of the two is not what it should be.
+    """
+    return certificate_to_pem(_issuer(load_certificate(certificate_pem), load_authorities(authority_pem)))
+
+
+def authority_with_key(key_pem: bytes, authority_pem: bytes) -> bytes:
+    """The one of several authorities that a private key belongs to, PEM.
+
+    Raises:
+        CertificateMalformedError: none of them has that key, or one of the two is not what it should be.
+    """
+    return certificate_to_pem(_with_key(authority_pem, load_key(key_pem)))
 
 
 def require_key_pair(cert_pem: bytes, key_pem: bytes) -> None:
@@ -268,7 +306,7 @@ def require_key_pair(cert_pem: bytes, key_pem: bytes) -> None:
     Raises:
         CertificateMalformedError: one of the two is malformed, or they are not a pair.
     """
-    if _load_key(key_pem).public_key() != _load_certificate(cert_pem).public_key():
+    if load_key(key_pem).public_key() != load_certificate(cert_pem).public_key():
         raise CertificateMalformedError(
             "the private key and the certificate are not a pair. Give the two that belong together."
         )
@@ -365,112 +403,37 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _certificate_pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertificateMalformedError(
-            "the private key is not an unencrypted PEM key. Check the file."
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CertificateMalformedError("the private key of a certificate must be ECDSA P-256")
-    return key
-
-
-def _requested_key(pem: bytes) -> ec.EllipticCurvePublicKey:
-    try:
-        request = x509.load_pem_x509_csr(pem)
-        key, signed = request.public_key(), request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise CertificateMalformedError(
-            "this is not a request for a certificate in PEM. Make a new one."
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not _is_p256(key) or not signed:
-        raise CertificateMalformedError(
-            "a request for a certificate must be signed by its own ECDSA P-256 key. Make a new one."
-        )
-    return key
-
-
-def _load_certificate(pem: bytes) -> x509.Certificate:
-    try:
-        certificates = x509.load_pem_x509_certificates(pem)
-    except (ValueError, TypeError, x509.InvalidVersion) as error:
-        raise CertificateMalformedError("this is not a certificate in PEM. Check the file.") from error
-    if len(certificates) != 1:
-        raise CertificateMalformedError(
-            f"one certificate is expected, not {len(certificates)}. Check the file."
-        )
-    certificate = certificates[0]
-    try:
-        public_key = certificate.public_key()
-        _ = certificate.extensions
-    except (
-        ValueError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ) as error:
-        raise CertificateMalformedError(f"the certificate cannot be read: {error}") from error
-    if not _is_p256(public_key):
-        raise CertificateMalformedError("the key of a certificate must be ECDSA P-256. Issue a new one.")
-    return certificate
-
-
-def _is_p256(public_key: object) -> bool:
-    return isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, ec.SECP256R1)
-
-
-def _load_authority(pem: bytes) -> x509.Certificate:
-    """One self-signed authority that may sign leaves and nothing else."""
-    authority = _load_certificate(pem)
-    constraints = _extension(authority, x509.BasicConstraints)
-    usage = _extension(authority, x509.KeyUsage)
-    # Only an authority can have a path length (RFC 5280, section 4.2.1.9; reading any other fails above).
-    if constraints is None or constraints.path_length != 0:
-        raise CertificateMalformedError(
-            "an authority's certificate must say that it is one, with path length 0"
-        )
-    if usage is None or not usage.key_cert_sign:
-        raise CertificateMalformedError("an authority's certificate must allow its key to sign certificates")
-    try:
-        authority.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise CertificateMalformedError("an authority's certificate must be signed by its own key") from error
-    return authority
-
-
-def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
 def _identity(certificate: x509.Certificate) -> Identity:
-    names = _extension(certificate, x509.SubjectAlternativeName)
+    names = extension(certificate, x509.SubjectAlternativeName)
     return identity_from_sans(
         names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else ()
     )
 
 
-def _require_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> None:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise CertificateForeignError(
-            "the certificate was not issued by this cluster's authority. Issue a new one."
-        ) from error
+def _issuer(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> x509.Certificate:
+    for authority in authorities:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            certificate.verify_directly_issued_by(authority)
+            return authority
+    raise CertificateForeignError(
+        "the certificate was not issued by this cluster's authority. Issue a new one, or bring this "
+        "cluster's ca.crt."
+    )
+
+
+def _with_key(authority_pem: bytes, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    for authority in load_authorities(authority_pem):
+        if authority.public_key() == key.public_key():
+            return authority
+    raise CertificateMalformedError(
+        "the authority's key and certificate are not a pair. Give the two that belong together."
+    )
 
 
 def _require_valid_at(certificate: x509.Certificate, what: str, now: dt.datetime) -> None:
@@ -486,10 +449,10 @@ def _require_valid_at(certificate: x509.Certificate, what: str, now: dt.datetime
 
 
 def _require_leaf_shape(certificate: x509.Certificate, identity: Identity) -> None:
-    constraints = _extension(certificate, x509.BasicConstraints)
+    constraints = extension(certificate, x509.BasicConstraints)
     if constraints is None or constraints.ca:
         raise CertificateMalformedError("the certificate is one of an authority. A connection needs a leaf.")
-    purposes = _extension(certificate, x509.ExtendedKeyUsage)
+    purposes = extension(certificate, x509.ExtendedKeyUsage)
     if purposes is None or set(purposes) != set(_purposes(identity.role)):
         raise CertificateMalformedError(
             f"the certificate's uses are not those of the role {identity.role.value}. Issue a new one."

@@ -40,7 +40,6 @@ from replication.identity.private_files import read_private
 from replication.node.config import NodeConfig, read_config
 
 __all__ = [
-    "AuthorityMismatchError",
     "CheckedHome",
     "DataDirectoryError",
     "HomeError",
@@ -51,6 +50,7 @@ __all__ = [
     "NotAMemberError",
     "OpenedHome",
     "SigningKeyMismatchError",
+    "TransportFiles",
     "check_home",
     "check_transport",
     "open_home",
@@ -87,12 +87,6 @@ class SigningKeyMismatchError(HomeError):
     """The signing key is not the one that the genesis file has for this member."""
 
     reason: ClassVar[str] = "SIGNING_KEY_MISMATCH"
-
-
-class AuthorityMismatchError(HomeError):
-    """tls/ca.crt is not the authority of the genesis file."""
-
-    reason: ClassVar[str] = "AUTHORITY_MISMATCH"
 
 
 class DataDirectoryError(HomeError):
@@ -140,7 +134,7 @@ class NodeHome:
 
     @property
     def tls_authority(self) -> Path:
-        """The certificate of the cluster's authority."""
+        """The certificates of the authorities to trust: that of the genesis file, until others follow it."""
         return self.path / "tls" / "ca.crt"
 
     @property
@@ -188,20 +182,28 @@ class NodeHome:
 
 
 @dataclass(frozen=True, slots=True)
+class TransportFiles:
+    """What a node shows to others, and by which authorities it judges what they show. All PEM."""
+
+    certificate: bytes
+    key: bytes
+    authorities: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedHome:
-    """What is in a home that passed all checks. The TLS material is PEM."""
+    """What is in a home that passed all checks."""
 
     home: NodeHome
     config: NodeConfig
     genesis: Genesis
     signing_key: SigningKey
-    tls_certificate: bytes
-    tls_key: bytes
+    tls: TransportFiles
 
 
 class OpenedHome:
-    """A checked home that this process holds the lock of. Close it (or leave its `with`) when the node has "
-    f"stopped."""
+    """A checked home that this process holds the lock of. Close it (or leave its `with`) when the node has
+    stopped."""
 
     def __init__(self, checked: CheckedHome, lock: int) -> None:
         self._checked = checked
@@ -237,16 +239,6 @@ class OpenedHome:
     def signing_key(self) -> SigningKey:
         """The member's key."""
         return self._checked.signing_key
-
-    @property
-    def tls_certificate(self) -> bytes:
-        """The transport certificate, PEM."""
-        return self._checked.tls_certificate
-
-    @property
-    def tls_key(self) -> bytes:
-        """The private key of the transport certificate, PEM."""
-        return self._checked.tls_key
 
     def close(self) -> None:
         """Remove the pid file, then let go of the lock. Does nothing the second time."""
@@ -287,8 +279,8 @@ def check_home(
         passphrase: of an encrypted signing key.
 
     Raises:
-        HomeError: the directory or a file is missing, the id is not a member, or the key or the authority is
-            not the one of the genesis file (member and key are not compared for a home that `joins`).
+        HomeError: the directory or a file is missing, the id is not a member, or the key is not the one of
+            the genesis file (member and key are not compared for a home that `joins`).
         ConfigError, GenesisError, KeyFileError, CertificateError: a file is not what it must be.
     """
     home = NodeHome(Path(path))
@@ -299,12 +291,12 @@ def check_home(
     signing_key = SigningKey.load(home.signing_key, passphrase)
     if member is not None:
         _require_key(home, member, signing_key)
-    certificate, key = _transport(home, genesis, config.id, now or dt.datetime.now(dt.UTC))
-    return CheckedHome(home, config, genesis, signing_key, certificate, key)
+    transport = _transport(home, genesis, config.id, now or dt.datetime.now(dt.UTC))
+    return CheckedHome(home, config, genesis, signing_key, transport)
 
 
-def check_transport(opened: OpenedHome, now: dt.datetime | None = None) -> tuple[bytes, bytes]:
-    """Read the transport certificate and key of an open home again, and judge them: (certificate, key), PEM.
+def check_transport(opened: OpenedHome, now: dt.datetime | None = None) -> TransportFiles:
+    """Read the transport certificate, key and authorities of an open home again, and judge them.
 
     Raises:
         HomeError, CertificateError, KeyFileError: as `check_home`.
@@ -372,18 +364,14 @@ def _require_key(home: NodeHome, member: Member, signing_key: SigningKey) -> Non
         )
 
 
-def _transport(home: NodeHome, genesis: Genesis, member_id: str, now: dt.datetime) -> tuple[bytes, bytes]:
-    authority = _read(home.tls_authority)
-    if authority.split() != genesis.ca_certificate.split():
-        raise AuthorityMismatchError(
-            f"{home.tls_authority} is not the authority in {home.genesis}. Copy the ca.crt of this cluster "
-            f"there."
-        )
+def _transport(home: NodeHome, genesis: Genesis, member_id: str, now: dt.datetime) -> TransportFiles:
+    with _naming(home.tls_authority):
+        authorities = tls.check_authorities(_read(home.tls_authority))
     certificate, key = _read(home.tls_certificate), read_private(home.tls_key)
     with _naming(home.tls_certificate):
         tls.check_certificate(
             certificate,
-            genesis.ca_certificate,
+            authorities,
             now,
             cluster_id=genesis.cluster_id,
             roles=(tls.Role.NODE,),
@@ -391,7 +379,7 @@ def _transport(home: NodeHome, genesis: Genesis, member_id: str, now: dt.datetim
         )
     with _naming(home.tls_key):
         tls.require_key_pair(certificate, key)
-    return certificate, key
+    return TransportFiles(certificate, key, authorities)
 
 
 @contextlib.contextmanager

@@ -234,7 +234,7 @@ class Node:
             summary=summary,
             certificates={
                 "node": self._transport.certificate,
-                "authority": self._opened.genesis.ca_certificate,
+                "authority": self._transport.authority,
             },
             queues=self._links.queues,
             calls=self._meter.methods,

@@ -1,8 +1,9 @@
-"""The transport certificate of a running node, and its renewal without a restart.
+"""The transport certificate of a running node and the authorities that it trusts, renewed without a restart.
 
-The files in the home's tls/ are looked at every few seconds, and at once on SIGHUP. A new pair is judged as
-at the start. A good one is used for every handshake from then on, and the links to the other members are
-opened again with it; a bad one changes nothing and is logged. What is connected already stays connected.
+The files in the home's tls/ are looked at every few seconds, and at once on SIGHUP. What is new is judged as
+at the start. If it is good, it is used for every handshake from then on, and the links to the other members
+are opened again with it; otherwise nothing changes, and the log says why. What is connected already stays
+connected.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import grpc
 from cryptography import x509
 
 from replication.errors import OperatorError
+from replication.identity.tls import authority_of
 from replication.node.home import OpenedHome, check_transport
 
 __all__ = ["Transport"]
 
 LOOK_SECONDS: Final = 2.0
-"""How often the files are looked at: two calls of stat(2)."""
+"""How often the files are looked at: three calls of stat(2)."""
 
 WARN_BEFORE: Final = dt.timedelta(days=14)
 """How long before its end the certificate is complained about, once a day."""
@@ -38,8 +40,8 @@ class Transport:
 
     def __init__(self, opened: OpenedHome) -> None:
         self._opened = opened
-        self._pair = opened.tls_certificate, opened.tls_key
-        self._shown = self._pair
+        self._files = opened.checked.tls
+        self._shown = self._files
         self._showing = Lock()
         self._seen = self._signature()
         self._due = asyncio.Event()
@@ -55,13 +57,18 @@ class Transport:
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """Credentials for connections to others, with the certificate of now."""
-        certificate, key = self._pair
-        return grpc.ssl_channel_credentials(self._opened.genesis.ca_certificate, key, certificate)
+        files = self._files
+        return grpc.ssl_channel_credentials(files.authorities, files.key, files.certificate)
 
     @property
     def certificate(self) -> bytes:
         """The certificate of now, PEM."""
-        return self._pair[0]
+        return self._files.certificate
+
+    @property
+    def authority(self) -> bytes:
+        """The certificate of the authority that issued it, PEM."""
+        return authority_of(self._files.certificate, self._files.authorities)
 
     @property
     def expires_ms(self) -> int:
@@ -75,7 +82,7 @@ class Transport:
         self._due.set()
 
     async def follow(self, renewed: Callable[[grpc.ChannelCredentials], Awaitable[None]]) -> None:
-        """Watch the files for ever, and call `renewed` after each change to another good pair."""
+        """Watch the files for ever, and call `renewed` after each change to others that are good."""
         while True:
             self._warn()
             if self._changed():
@@ -93,15 +100,18 @@ class Transport:
             return False
         self._seen = signature
         try:
-            pair = check_transport(self._opened)
+            files = check_transport(self._opened)
         except OperatorError as error:
             # Between the two renames of a renewal the pair does not fit; the next look sees it whole.
             _log.warning("the transport certificate is not renewed, the one before stays: %s", error)
             return False
-        if pair == self._pair:
+        if files == self._files:
             return False
-        self._pair = pair
-        _log.info("the transport certificate is renewed, good until %s", self._expiry().isoformat())
+        before, self._files = self._files, files
+        if files.authorities != before.authorities:
+            _log.info("authorities that are trusted from now on: %d", files.authorities.count(b"BEGIN"))
+        if files.certificate != before.certificate:
+            _log.info("the transport certificate is renewed, good until %s", self._expiry().isoformat())
         return True
 
     def _warn(self) -> None:
@@ -115,7 +125,7 @@ class Transport:
             )
 
     def _expiry(self) -> dt.datetime:
-        return x509.load_pem_x509_certificate(self._pair[0]).not_valid_after_utc
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
     def _new_server_configuration(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC in a thread of its own, at each handshake. None: as before.
@@ -125,21 +135,19 @@ class Transport:
         anybody, corrupted the heap of the process.
         """
         with self._showing:
-            if self._shown == self._pair:
+            if self._shown is self._files:
                 return None
-            self._shown = self._pair
+            self._shown = self._files
             return self._server_configuration()
 
     def _server_configuration(self) -> grpc.ServerCertificateConfiguration:
-        certificate, key = self._pair
-        return grpc.ssl_server_certificate_configuration(
-            [(key, certificate)], self._opened.genesis.ca_certificate
-        )
+        files = self._files
+        return grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.authorities)
 
     def _signature(self) -> _Signature:
         home = self._opened.home
         try:
-            found = [path.stat() for path in (home.tls_certificate, home.tls_key)]
+            found = [path.stat() for path in (home.tls_certificate, home.tls_key, home.tls_authority)]
         except OSError:
             return ()
         return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)

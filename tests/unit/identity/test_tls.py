@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from replication.errors import OperatorError
 from replication.identity import roles, tls
+from replication.identity.pem import MAX_AUTHORITIES
 from replication.identity.tls import (
     CertificateError,
     CertificateExpiredError,
@@ -25,6 +26,9 @@ from replication.identity.tls import (
     CertificateWrongRoleError,
     Identity,
     Role,
+    authority_of,
+    authority_with_key,
+    check_authorities,
     check_authority,
     check_certificate,
     create_authority,
@@ -311,6 +315,49 @@ def test_another_authoritys_certificate_is_foreign_even_under_the_same_name(auth
     with pytest.raises(CertificateForeignError, match="not issued by this cluster's authority") as caught:
         check(pem, authority)
     assert caught.value.reason == "CERTIFICATE_FOREIGN"
+
+
+def test_one_authority_follows_another(authority: Authority) -> None:
+    """Under the same name, as it is in a cluster: the issuer is known by its key."""
+    follower, stranger = create_authority("test cluster"), create_authority("test cluster")
+    both = follower[0] + b"what people write between them\n" + authority[0]
+    for issuer in (authority, follower):
+        pem, _ = issue(*issuer, CLUSTER, Role.NODE, "node-1")
+        assert check(pem, (both, b"")).name == "node-1"
+        assert authority_of(pem, both) == issuer[0] == authority_with_key(issuer[1], both)
+        again, _ = issue(both, issuer[1], CLUSTER, Role.NODE, "node-1")
+        assert authority_of(again, both) == issuer[0], "the one whose key is given issues"
+    for judge in (check, lambda pem, trusted: authority_of(pem, trusted[0])):
+        with pytest.raises(CertificateForeignError):
+            judge(issue(*stranger, CLUSTER, Role.NODE, "node-1")[0], (both, b""))
+        with pytest.raises(CertificateForeignError):
+            judge(issue(*authority, CLUSTER, Role.NODE, "node-1")[0], (follower[0], b""))
+    with pytest.raises(CertificateMalformedError, match="not a pair"):
+        authority_with_key(stranger[1], both)
+    assert check_authorities(both) == follower[0] + authority[0]
+
+
+def test_only_the_issuers_dates_count(authority: Authority) -> None:
+    ended = create_authority("test cluster", days=1, not_before=NOW - 3 * DAY)
+    pem, _ = issue(*authority, CLUSTER, Role.NODE, "node-1")
+    assert check(pem, (ended[0] + authority[0], b""))
+    old, _ = issue(*ended, CLUSTER, Role.NODE, "node-1", days=1, not_before=NOW - 3 * DAY)
+    with pytest.raises(CertificateExpiredError, match="authority's certificate expired"):
+        check(old, (ended[0] + authority[0], b""))
+
+
+def test_what_is_trusted_is_authorities_and_only_so_many(authority: Authority) -> None:
+    leaf, _ = issue(*authority, CLUSTER, Role.NODE, "node-1")
+    for bad in (b"", b"nothing", authority[0] + leaf, leaf):
+        with pytest.raises(CertificateMalformedError):
+            check_authorities(bad)
+        with pytest.raises(CertificateMalformedError):
+            check(leaf, (bad, b""))
+    assert check_authorities(authority[0] * MAX_AUTHORITIES)
+    with pytest.raises(CertificateMalformedError, match="at most 4 authorities"):
+        check_authorities(authority[0] * (MAX_AUTHORITIES + 1))
+    with pytest.raises(CertificateMalformedError, match="one certificate is expected, not 2"):
+        check_authority(authority[0] * 2)  # a genesis file has one
 
 
 def test_a_certificate_for_another_cluster_is_foreign(authority: Authority) -> None:

@@ -88,7 +88,7 @@ def test_a_renewal_keeps_everything_but_the_transport_key(ceremony: Ceremony) ->
     finish(home, ceremony.bundle("node-1"))
     before = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}
     asked = renew(home)
-    assert check_home(home).tls_key == before[home / "tls" / "node.key"], "the old pair stays until then"
+    assert check_home(home).tls.key == before[home / "tls" / "node.key"], "the old pair stays until then"
     _, bundle = sign(ceremony.authority, asked)
     assert finish(home, bundle).renewed
     after = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}

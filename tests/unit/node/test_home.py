@@ -22,7 +22,6 @@ from replication.identity.private_files import KeyFileError
 from replication.node import home as home_module
 from replication.node.config import ConfigError, NodeConfig, write_config
 from replication.node.home import (
-    AuthorityMismatchError,
     DataDirectoryError,
     HomeError,
     HomeFileMissingError,
@@ -117,8 +116,9 @@ def test_good_home(home: NodeHome, cluster: Cluster) -> None:
         assert opened.config.id == opened.member_id == "node-1"
         assert opened.signing_key.public_key == cluster.keys["node-1"].public_key
         assert opened.genesis.raw == cluster.raw
-        assert opened.tls_certificate == home.tls_certificate.read_bytes()
-        assert opened.tls_key == home.tls_key.read_bytes()
+        assert opened.checked.tls.certificate == home.tls_certificate.read_bytes()
+        assert opened.checked.tls.key == home.tls_key.read_bytes()
+        assert opened.checked.tls.authorities == cluster.ca_certificate
         assert stat.S_IMODE(home.data.stat().st_mode) == 0o700
         assert stat.S_IMODE(home.lock.stat().st_mode) == 0o600
         assert home.pid.read_text() == f"{os.getpid()}\n"
@@ -236,9 +236,9 @@ def test_certificate_of_another_authority(home: NodeHome, stranger: Cluster) -> 
         open_home(home.path)
 
 
-def test_authority_must_be_that_of_the_genesis(home: NodeHome, stranger: Cluster) -> None:
+def test_authority_must_be_that_of_the_cluster(home: NodeHome, stranger: Cluster) -> None:
     home.tls_authority.write_bytes(stranger.ca_certificate)
-    with pytest.raises(AuthorityMismatchError, match=r"ca\.crt"):
+    with pytest.raises(tls.CertificateForeignError, match=r"bring this cluster's ca\.crt"):
         open_home(home.path)
 
 
@@ -388,5 +388,5 @@ def test_each_error_has_its_own_reason() -> None:
         for name in home_module.__all__
         if name.endswith("Error") and issubclass(getattr(home_module, name), OperatorError)
     ]
-    assert len({error.reason for error in errors}) == len(errors) == 8
+    assert len({error.reason for error in errors}) == len(errors) == 7
     assert HomeInUseError.reason == "HOME_IN_USE"

@@ -7,7 +7,7 @@ from pathlib import Path
 from replication.identity.genesis import load_genesis
 from replication.identity.roles import Role
 from replication.identity.tls import issue
-from replication.node.home import open_home
+from replication.node.home import TransportFiles, open_home
 from replication.node.local.provision import provision_cluster
 from replication.node.transport import Transport
 
@@ -21,6 +21,7 @@ def test_a_configuration_is_given_once_for_each_change(tmp_path: Path) -> None:
         transport = Transport(opened)
         assert [transport._new_server_configuration() for _ in range(3)] == [None] * 3
         authority = (folder / "ca" / "ca.crt").read_bytes(), (folder / "ca" / "ca.key").read_bytes()
-        transport._pair = issue(*authority, genesis.cluster_id, Role.NODE, "node-1", ["127.0.0.1"])
+        pair = issue(*authority, genesis.cluster_id, Role.NODE, "node-1", ["127.0.0.1"])
+        transport._files = TransportFiles(*pair, authority[0])
         assert transport._new_server_configuration() is not None
         assert transport._new_server_configuration() is None

@@ -54,7 +54,7 @@ MAX_HEAD_BYTES: Final = 4 * 1024 * 1024
 CALL_SECONDS: Final = 30.0
 
 _LENGTH: Final = struct.Struct(">I")
-_KEYS: Final = ("keys/signing.pem", "tls/node.key", "tls/node.crt")
+_KEYS: Final = ("keys/signing.pem", "tls/node.key", "tls/node.crt", "tls/ca.crt")
 
 Pairs = Iterator[tuple[Block, Certificate]]
 
@@ -198,12 +198,12 @@ def _furnish(home: NodeHome, head: _Head) -> None:
     if config.policy.file is not None:
         files[home.path / Path(config.policy.file).name] = head.policy.encode()
     files[home.config] = head.config.encode()
-    for path, data in files.items():
-        if not path.exists():
-            path.write_bytes(data)
     for name, text in head.keys.items():
         if not (home.path / name).exists():
             write_private(home.path / name, text.encode())
+    for path, data in files.items():
+        if not path.exists():
+            path.write_bytes(data)
 
 
 def _put_aside_old_journal(home: NodeHome, head: _Head) -> None:

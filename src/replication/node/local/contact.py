@@ -24,7 +24,7 @@ def own_channel(checked: CheckedHome) -> Iterator[grpc.Channel]:
     host, port = split_address(checked.config.listen)
     address = f"{_EVERY_ADDRESS[host]}:{port}" if host in _EVERY_ADDRESS else checked.config.listen
     credentials = grpc.ssl_channel_credentials(
-        checked.genesis.ca_certificate, checked.tls_key, checked.tls_certificate
+        checked.tls.authorities, checked.tls.key, checked.tls.certificate
     )
     options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", "localhost")]
     with grpc.secure_channel(address, credentials, options=options) as channel:

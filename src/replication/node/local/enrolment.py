@@ -1,6 +1,6 @@
 """Enrolment on disk: each host makes its own keys, and only public files travel (`identity.enrolment`).
 
-    AUTHORITY/ca/ca.crt, ca.key (0600)      the authority for transport certificates
+    AUTHORITY/ca/ca.crt, ca.key (0600)      the authority for transport certificates (see `authorities`)
     AUTHORITY/invitation.json               goes to every host
     AUTHORITY/genesis.json, clients/        once there is a cluster: a cluster folder for `acp --dir`
     AUTHORITY/bundles/NAME.bundle.json      goes back to the host NAME
@@ -19,16 +19,13 @@ Every step checks all that it is given before it writes anything, and can be don
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from replication.errors import OperatorError
 from replication.identity.enrolment import (
     SIGNERS,
     Bundle,
@@ -50,15 +47,29 @@ from replication.identity.private_files import read_private, write_private
 from replication.identity.roles import Identity, Role
 from replication.identity.tls import (
     LEAF_DAYS,
+    CertificateForeignError,
+    check_authorities,
     check_certificate,
     create_authority,
     create_request,
+    identity_from_certificate,
     issue_requested,
     require_key_pair,
 )
 from replication.node.config import read_config, split_address
 from replication.node.home import NodeHome
 from replication.node.local.addresses import checked_address
+from replication.node.local.enrolment_files import (
+    authority_file,
+    load_authority,
+    naming,
+    next_key,
+    put,
+    read,
+    signing_key_file,
+    tls_key_file,
+    writing,
+)
 from replication.node.local.provision import (
     DEFAULT_RULES,
     PolicyChoice,
@@ -69,11 +80,6 @@ from replication.node.local.provision import (
 )
 
 __all__ = ["Finished", "finish", "found", "invite", "read_request", "renew", "request", "sign"]
-
-NEXT: Final = ".next"
-"""What is appended to the name of a private key that has no certificate yet."""
-
-MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def invite(directory: Path, name: str) -> Path:
     Raises:
         OperatorError: the folder is not empty or cannot be written.
     """
-    with _writing(directory):
+    with writing(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise EnrolmentError(f"{directory} is not empty. Choose another folder; nothing was changed.")
@@ -119,15 +125,15 @@ def request(home: Path, invitation_file: Path, role: Role, name: str, address: s
         )
     if (role is Role.NODE) != bool(address):
         raise EnrolmentError("A node needs an address (--address HOST:PORT), and nobody else has one.")
-    raw = _read(invitation_file)
-    with _naming(invitation_file):
+    raw = read(invitation_file)
+    with naming(invitation_file):
         invitation = parse_invitation(raw)
     exists = is_genesis(raw)
     key = SigningKey.generate() if role in SIGNERS else None
     tls_request, tls_key = create_request(f"{role.value} {name}")
     made = make_request(invitation, role, name, tls_request, address=address, key=key)
-    pending, authority = _tls_key(home, role), _authority(home, role)
-    with _writing(home):
+    pending, authority = tls_key_file(home, role), authority_file(home, role)
+    with writing(home):
         if home.exists():
             home.rmdir()
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -136,11 +142,11 @@ def request(home: Path, invitation_file: Path, role: Role, name: str, address: s
         for folder in (home, pending.parent, authority.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
         if key is not None:
-            key.save(_signing_key(home, role))
+            key.save(signing_key_file(home, role))
         authority.write_bytes(invitation.authority)
         if exists:
             (home / "genesis.json").write_bytes(raw)
-        write_private(_next(pending), tls_key)
+        write_private(next_key(pending), tls_key)
         return _write_request(home, name, made)
 
 
@@ -155,19 +161,19 @@ def renew(home: Path) -> Path:
     genesis = load_genesis(home / "genesis.json")
     old = _old_request(home)
     name, role, address = old.name, old.role, old.address
-    key = SigningKey.load(_signing_key(home, role)) if role in SIGNERS else None
+    key = SigningKey.load(signing_key_file(home, role)) if role in SIGNERS else None
     tls_request, tls_key = create_request(f"{role.value} {name}")
     invitation = Invitation(genesis.name, genesis.nonce, genesis.ca_certificate)
     made = make_request(invitation, role, name, tls_request, address=address, key=key)
-    with _writing(home):
-        write_private(_next(_tls_key(home, role)), tls_key)
+    with writing(home):
+        write_private(next_key(tls_key_file(home, role)), tls_key)
         return _write_request(home, name, made)
 
 
 def read_request(file: Path) -> JoinRequest:
     """The request in a file, judged; messages name the file. Raises as `parse_request`."""
-    raw = _read(file)
-    with _naming(file):
+    raw = read(file)
+    with naming(file):
         return parse_request(raw)
 
 
@@ -180,14 +186,14 @@ def found(directory: Path, files: Sequence[Path], rules: Rules = DEFAULT_RULES) 
     Raises:
         OperatorError: there is a cluster already, a request is not good, or two clash.
     """
-    authority = _load_authority(directory)
+    authority = load_authority(directory)
     if (directory / "genesis.json").exists():
         raise EnrolmentError(
             f"{directory / 'genesis.json'} exists: the cluster is founded. For a later member, sign its "
             "request with `acp enrol sign`, and propose it with `acp members add --request`."
         )
-    raw = _read(directory / "invitation.json")
-    with _naming(directory / "invitation.json"):
+    raw = read(directory / "invitation.json")
+    with naming(directory / "invitation.json"):
         invitation = parse_invitation(raw)
     requests = [read_request(file) for file in files]
     for file, item in zip(files, requests, strict=True):
@@ -216,13 +222,11 @@ def found(directory: Path, files: Sequence[Path], rules: Rules = DEFAULT_RULES) 
             ca_certificate=invitation.authority,
         )
     )
-    with _writing(directory):
+    with writing(directory):
         for item in requests:
             _bundle(directory, genesis, authority, item, LEAF_DAYS)
         issue_clients(directory, genesis, authority, (Role.ADMIN,))
-        draft = directory / "genesis.json.tmp"
-        draft.write_bytes(genesis.raw)
-        draft.replace(directory / "genesis.json")  # last: until it is there, this can be done again
+        put(directory / "genesis.json", genesis.raw)  # last: until it is there, this can be done again
     return genesis
 
 
@@ -237,7 +241,7 @@ def sign(
     Raises:
         OperatorError: there is no cluster yet, or the request is not good.
     """
-    authority = _load_authority(directory)
+    authority = load_authority(directory)
     genesis = load_genesis(directory / "genesis.json")
     item = read_request(file)
     _require_nonce(file, item, genesis.nonce)
@@ -249,7 +253,7 @@ def sign(
             f"{file}: the request of {item.name} is signed with another key than the genesis file has for "
             "it. If that node is being replaced, add --new-key; otherwise somebody else made this request."
         )
-    with _writing(directory):
+    with writing(directory):
         return item, _bundle(directory, genesis, authority, item, days)
 
 
@@ -263,18 +267,18 @@ def finish(
     Raises:
         OperatorError: the bundle is not for this home and its request, or not good.
     """
-    raw, asked = _read(file), _old_request(home)
+    raw, asked = read(file), _old_request(home)
     if metrics is not None:
         checked_address(metrics)
         if asked.role is not Role.NODE:
             raise EnrolmentError(
                 f"{home} is no home of a node: only nodes serve metrics. Nothing was changed."
             )
-    with _naming(file):
+    with naming(file):
         bundle = parse_bundle(raw)
         _require_answer(home, asked, bundle)
-        target = _tls_key(home, asked.role)
-        private = read_private(_next(target) if _next(target).exists() else target)
+        target = tls_key_file(home, asked.role)
+        private = read_private(next_key(target) if next_key(target).exists() else target)
         require_key_pair(bundle.certificate, private)
     if (home / "genesis.json").exists() and (home / "genesis.json").read_bytes() != bundle.genesis.raw:
         raise EnrolmentError(f"{file} is of another cluster than {home}. Nothing was changed.")
@@ -282,12 +286,10 @@ def finish(
     member = bundle.genesis.members.get(asked.name) if asked.role is Role.NODE else None
     # Under the name of a member with another key it is to replace that one, which the record decides.
     is_member = member is not None and member.public_key == asked.public_key
-    with _writing(home):
+    with writing(home):
         write_private(target, private)
-        draft = target.with_suffix(".crt.tmp")
-        draft.write_bytes(bundle.certificate)
-        draft.replace(target.with_suffix(".crt"))
-        _next(target).unlink(missing_ok=True)
+        put(target.with_suffix(".crt"), bundle.certificate)
+        next_key(target).unlink(missing_ok=True)
         if asked.role is not Role.NODE:
             (home / "genesis.json").write_bytes(bundle.genesis.raw)
         elif not (home / "config.toml").exists():
@@ -313,16 +315,25 @@ def _require_answer(home: Path, asked: JoinRequest, bundle: Bundle) -> None:
     genesis = bundle.genesis
     if genesis.nonce != asked.nonce:
         raise EnrolmentError("it is of another cluster than the invitation was. Nothing was changed.")
-    if genesis.ca_certificate.split() != _read(_authority(home, asked.role)).split():
+    authorities = check_authorities(read(authority_file(home, asked.role)))
+    # Who was invited by a genesis file has it; there, another authority may have followed that file's.
+    known = (home / "genesis.json").exists()
+    if not known and genesis.ca_certificate.split() != authorities.split():
         raise EnrolmentError("its authority is not that of the invitation. Do not use it; ask who made it.")
-    check_certificate(
-        bundle.certificate,
-        genesis.ca_certificate,
-        dt.datetime.now(dt.UTC),
-        cluster_id=genesis.cluster_id,
-        roles=(asked.role,),
-        name=asked.name,
-    )
+    try:
+        check_certificate(
+            bundle.certificate,
+            authorities,
+            dt.datetime.now(dt.UTC),
+            cluster_id=genesis.cluster_id,
+            roles=(asked.role,),
+            name=asked.name,
+        )
+    except CertificateForeignError as error:
+        raise EnrolmentError(
+            f"{error} If another authority has followed the one that this host knows, bring its ca.crt, and "
+            f"run: acp enrol trust {home} ca.crt"
+        ) from error
     member = genesis.members.get(asked.name)
     if asked.role is not Role.NODE or member is None or (home / "config.toml").exists():
         return
@@ -345,6 +356,10 @@ def _old_request(home: Path) -> JoinRequest:
         return read_request(files[0])
     if files:
         raise EnrolmentError(f"{home} has several requests ({files[0].name}, …). Leave the one that counts.")
+    if (home / "executor.crt").is_file():
+        key = SigningKey.load(signing_key_file(home, Role.EXECUTOR))
+        name, nonce = _executor(home), load_genesis(home / "genesis.json").nonce
+        return JoinRequest(Role.EXECUTOR, name, nonce, b"", "", "", key.public_key)
     if not (home / "config.toml").is_file():
         raise EnrolmentError(f"{home} has no request to join. Make one with: acp enrol key {home} …")
     paths = NodeHome(home)
@@ -362,6 +377,10 @@ def _old_request(home: Path) -> JoinRequest:
     )
 
 
+def _executor(home: Path) -> str:
+    return identity_from_certificate(read(home / "executor.crt")).name
+
+
 def _bundle(
     directory: Path, genesis: Genesis, authority: tuple[bytes, bytes], item: JoinRequest, days: float
 ) -> Path:
@@ -374,40 +393,11 @@ def _bundle(
     return target
 
 
-def _load_authority(directory: Path) -> tuple[bytes, bytes]:
-    if not (directory / "ca" / "ca.key").exists():
-        raise EnrolmentError(
-            f"{directory} is not an authority's folder: it has no ca/ca.key. Make one with: acp enrol invite "
-            f"{directory}"
-        )
-    return _read(directory / "ca" / "ca.crt"), read_private(directory / "ca" / "ca.key")
-
-
 def _require_nonce(file: Path, item: JoinRequest, nonce: bytes) -> None:
     if item.nonce != nonce:
         raise EnrolmentError(
             f"{file} was made with another cluster's invitation. Make it again with that of this one."
         )
-
-
-def _signing_key(home: Path, role: Role) -> Path:
-    return NodeHome(home).signing_key if role is Role.NODE else home / "signing.pem"
-
-
-def _tls_key(home: Path, role: Role) -> Path:
-    if role is Role.NODE:
-        return NodeHome(home).tls_key
-    return home / "executor.key" if role is Role.EXECUTOR else home / "clients" / f"{role.value}.key"
-
-
-def _authority(home: Path, role: Role) -> Path:
-    if role is Role.NODE:
-        return NodeHome(home).tls_authority
-    return home / "ca.crt" if role is Role.EXECUTOR else home / "ca" / "ca.crt"
-
-
-def _next(path: Path) -> Path:
-    return path.with_name(path.name + NEXT)
 
 
 def _write_request(home: Path, name: str, raw: bytes) -> Path:
@@ -420,31 +410,3 @@ def _natural(name: str) -> list[tuple[int, str]]:
     """Names with numbers in the order in which people count."""
     words = "".join(char if char.isdecimal() else f" {char} " for char in name).split()
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words]
-
-
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(MAX_FILE_BYTES)
-    except OSError as error:
-        raise EnrolmentError(f"{file} cannot be read: {error.strerror}. Check the path.") from error
-
-
-@contextlib.contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Begin the message of an error with the file."""
-    try:
-        yield
-    except OperatorError as error:
-        raise EnrolmentError(f"{file}: {error}") from error
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EnrolmentError(
-            f"{error.filename or folder} cannot be written: {error.strerror}. Check the folder and its free "
-            "space."
-        ) from error

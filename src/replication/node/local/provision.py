@@ -32,9 +32,9 @@ from replication.identity.genesis import (
 from replication.identity.keys import SigningKey
 from replication.identity.members import MAX_MEMBERS, Executor, Member, prove_possession
 from replication.identity.names import is_member_id
-from replication.identity.private_files import read_private
+from replication.identity.private_files import read_private, write_private
 from replication.identity.roles import Role
-from replication.identity.tls import create_authority, issue, write_private
+from replication.identity.tls import LEAF_DAYS, create_authority, issue
 from replication.ledger.journal import SignJournal
 from replication.node.config import NodeConfig, PolicySettings, read_config, split_address, write_config
 from replication.node.home import NodeHome
@@ -288,12 +288,16 @@ def _build(
 
 
 def issue_clients(
-    directory: Path, genesis: Genesis, authority: tuple[bytes, bytes], roles: Sequence[Role]
+    directory: Path,
+    genesis: Genesis,
+    authority: tuple[bytes, bytes],
+    roles: Sequence[Role],
+    days: float = LEAF_DAYS,
 ) -> None:
     """Make client keys and certificates for `roles` in the folder's clients/. Raises `CertificateError`."""
     (directory / "clients").mkdir(mode=0o700, exist_ok=True)
     for role in roles:
-        certificate, key = issue(*authority, genesis.cluster_id, role, role.value)
+        certificate, key = issue(*authority, genesis.cluster_id, role, role.value, days=days)
         (directory / "clients" / f"{role.value}.crt").write_bytes(certificate)
         write_private(directory / "clients" / f"{role.value}.key", key)
 
@@ -342,6 +346,7 @@ def _make_home(
     certificate, private = issue(*authority, genesis.cluster_id, Role.NODE, member.id, [host])
     write_private(NodeHome(home).tls_key, private)
     NodeHome(home).tls_certificate.write_bytes(certificate)
+    NodeHome(home).tls_authority.write_bytes(authority[0])
     furnish(home, genesis, member.id, member.address, policy, joins=joins)
 
 
@@ -354,10 +359,9 @@ def make_folders(home: Path) -> None:
 def furnish(
     home: Path, genesis: Genesis, member_id: str, address: str, policy: PolicyChoice, *, joins: bool
 ) -> None:
-    """Put into a home with keys and certificate all the rest, config.toml last. Raises `OperatorError`."""
+    """Put into a home with all of keys/ and tls/ the rest, config.toml last. Raises `OperatorError`."""
     settings = _install_policy(home, policy)
     (home / "genesis.json").write_bytes(genesis.raw)
-    (home / "tls" / "ca.crt").write_bytes(genesis.ca_certificate)
     # With the home, not by the node: a node that finds no journal knows that its disk was lost.
     SignJournal.create(home / "data" / "sign.journal", genesis.cluster_id, member_id).close()
     host, port = split_address(address)
