@@ -170,4 +170,5 @@ $(VENV)/.locked: requirements.lock
 
 $(READY): $(VENV)/.locked pyproject.toml
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q src  # once: hundreds of processes will be started, most of them nodes
 	@touch $@

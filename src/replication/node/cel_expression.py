@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
-
-import cel
+from typing import TYPE_CHECKING, Any, Final
 
 from replication.node.config import did_you_mean
+
+if TYPE_CHECKING:
+    import cel
 
 __all__ = ["MAX_EVIDENCE_DEPTH", "Expression", "ExpressionError", "evidence_size", "short_text"]
 
@@ -101,6 +102,8 @@ class Expression:
             raise ExpressionError(f"it is longer than {_MAX_EXPRESSION_LENGTH} characters")
         self.source = source
         with _native_errors():
+            import cel  # a fifth of the start of a node, which may have no rules
+
             self._program = cel.compile(source)
         self._exponent, bound = _growth(_tokens(source))
         for name in self._program.variables():

@@ -30,9 +30,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
-
-import cel
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
 
 from replication.consensus import VoteValue
 from replication.errors import OperatorError
@@ -44,6 +42,9 @@ from replication.node.cel_expression import (
 )
 from replication.node.config import PolicySettings, did_you_mean
 from replication.node.toml_text import TomlError, parse_toml
+
+if TYPE_CHECKING:
+    import cel
 
 __all__ = [
     "MAX_REASON_BYTES",
@@ -197,6 +198,8 @@ class CelPolicy:
 
     def judge(self, incident: Incident) -> Judgement:
         """Evaluate the rules in order; see the class."""
+        import cel  # only where there are rules
+
         try:
             size = evidence_size(incident.evidence)
             context = cel.Context(_variables(incident))
