@@ -6,6 +6,7 @@
 #   ACP_INBOX       folder in which invitation.json and NAME.bundle.json appear (/exchange)
 #   ACP_OUTBOX      folder that its request is copied to, if it is given
 #   ACP_POLICY      how it votes (manual)
+#   ACP_MAY_VOTE    names whose client certificates may have it vote (nobody: acp vote --home in its container)
 #   ACP_METRICS     HOST:PORT where it serves metrics and health in plain HTTP (nowhere)
 #
 # With the argument "enrol" it only enrols.
@@ -30,7 +31,10 @@ if [ ! -f "$home/config.toml" ]; then
         mv "$ACP_OUTBOX/$NAME.join.json.part" "$ACP_OUTBOX/$NAME.join.json"
     fi
     wait_for "$inbox/$NAME.bundle.json"
-    acp enrol home "$home" "$inbox/$NAME.bundle.json" --policy "${ACP_POLICY:-manual}" \
+    names=
+    for name in ${ACP_MAY_VOTE:-}; do names="$names --may-vote $name"; done
+    # shellcheck disable=SC2086 # names have no spaces in them
+    acp enrol home "$home" "$inbox/$NAME.bundle.json" --policy "${ACP_POLICY:-manual}" $names \
         ${ACP_METRICS:+--metrics "$ACP_METRICS"}
 fi
 [ "${1:-run}" = enrol ] || exec acp node --home "$home"

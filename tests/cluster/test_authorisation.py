@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,10 +18,14 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # noqa: F401  # registers its calls
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]  # ships no types
-from tests.support.real_cluster import Cluster
+from tests.cluster.conftest import MakeCluster
+from tests.support.real_cluster import Cluster, run_acp
 
+from replication.cli.main import ExitCode
+from replication.client import Client, RemoteError, open_folder
 from replication.identity.roles import Role
 from replication.identity.tls import create_authority, issue
+from replication.node.config import read_config, write_config
 from replication.v1 import (  # noqa: F401  # they register their calls
     audit_service_pb2,
     cluster_service_pb2,
@@ -176,3 +181,37 @@ def test_every_call_without_a_certificate_of_this_authority(
 def test_what_was_refused_changed_nothing(manual_cluster: Cluster) -> None:
     manual_cluster.settle()
     assert {size for _, size, _ in manual_cluster.heads().values()} == {1}, "only the genesis entry"
+
+
+def test_who_may_have_a_node_vote(make_cluster: MakeCluster) -> None:
+    """A list of names for one node, nobody for another: whoever is on their hosts always may."""
+    cluster = make_cluster(start=False)
+    for node, names in (("node-1", ("alice",)), ("node-2", ())):
+        file = cluster.home(node) / "config.toml"
+        write_config(file, replace(read_config(file), may_vote=names))
+    cluster.start()
+    ca = cluster.directory / "ca"
+    authority = ((ca / "ca.crt").read_bytes(), (ca / "ca.key").read_bytes())
+    as_alice = issue(*authority, cluster.genesis.cluster_id, Role.OPERATOR, "alice")
+    as_node = issue(*authority, cluster.genesis.cluster_id, Role.NODE, "node-2")  # not the one it uses
+    admin = open_folder(cluster.directory)
+    with Client(admin) as client:
+        proposal = client.propose("quarantine", "agent-7", node="node-3").id
+        for node in ("node-1", "node-2"):
+            with pytest.raises(RemoteError, match="acp vote --home") as refused:
+                client.vote(proposal, "approve", node=node)
+            assert refused.value.reason == "MAY_NOT_VOTE"
+        client.vote(proposal, "approve", node="node-3")  # whose list is everybody
+        assert len(client.get_proposal(proposal, node="node-3").votes) == 1
+    for pair, node, reason in ((as_alice, "node-2", "MAY_NOT_VOTE"), (as_node, "node-2", "ROLE_NOT_ALLOWED")):
+        thief = replace(admin, certificate=pair[0], private_key=pair[1]).only(node)
+        with Client(thief) as client, pytest.raises(RemoteError) as refused:
+            client.vote(proposal, "approve")
+        assert refused.value.reason == reason
+    with Client(replace(admin, certificate=as_alice[0], private_key=as_alice[1]).only("node-1")) as client:
+        client.vote(proposal, "approve")
+    answer = run_acp("vote", proposal, "approve", "--home", str(cluster.home("node-2")))
+    assert answer.code == ExitCode.OK, answer.err
+    assert "node-2 voted approve" in answer.err
+    with Client(admin) as client:
+        assert client.get_proposal(proposal).approved

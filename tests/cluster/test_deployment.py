@@ -76,8 +76,10 @@ def test_the_scripts_of_the_container_make_a_cluster(tmp_path: Path) -> None:
         while answer.code != ExitCode.OK:
             assert time.monotonic() < give_up, answer.err
             answer = run_acp("propose", "quarantine", "agent-1", "--json", directory=authority)
-        for node in ("node-1", "node-2", "node-3"):
-            answer = run_acp("vote", "prop-0001", "approve", "--node", node, directory=authority)
+        answer = run_acp("vote", "prop-0001", "approve", "--node", "node-1", directory=authority)
+        assert answer.code == ExitCode.DENIED, "the founder has nobody vote"
+        for node in ("n1", "n2", "n3"):
+            answer = run_acp("vote", "prop-0001", "approve", "--home", str(tmp_path / node))
             assert answer.code == ExitCode.OK, answer.err
         assert run_acp("show", "prop-0001", "--json", directory=authority).json["decision"] == "approved"
     # Nothing private was in the folder that all of them share.

@@ -24,7 +24,6 @@ from typing import Any, Final
 from urllib.request import urlopen
 
 from replication.client import Client, ClusterPicture, merge, open_folder
-from replication.errors import ReplicationError
 from replication.faults.harness.namespaces import PORT, Namespaces
 
 ROOT: Final = Path(__file__).parents[2]
@@ -47,7 +46,7 @@ exec {sys.executable} -m tests.support.deployment systemctl "$1" "${{2#acp-node@
 """
 
 _SECTION: Final = re.compile(r"^##+ (.*)\n((?:(?!##).*\n)*)", re.M)
-_BLOCK: Final = re.compile(r"^```sh (authority|node|executor)( service)?\n(.*?)^```$", re.M | re.S)
+_BLOCK: Final = re.compile(r"^```sh (authority|node|voter|host|executor)( service)?\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ class Rehearsal:
     def serve(self, hosts: tuple[str, ...], code: str) -> None:
         """Start what keeps running, in the foreground of a shell."""
         for host in hosts:
-            with (self.folder / host / "service.log").open("wb") as log:
+            with (self.folder / host / "service.log").open("ab") as log:
                 process = self.start(host, code, self.environment(host), stdout=log, stderr=log)
             (self.folder / host / "service.pid").write_text(str(process.pid), encoding="ascii")
             self.started.append(process)
@@ -198,9 +197,19 @@ class Operator:
         """For what a person would do with their eyes: looking until something is there."""
         return Client(open_folder(self.hosts.folder / AUTHORITY / AUTHORITY, "admin"))
 
+    def renew_client(self) -> None:
+        """Connect again, with the files that are there now."""
+        self.client.disconnect()
+        del self.client
+
     def bring_up(self) -> None:
         """Execute the bring-up on all hosts."""
-        places = {"authority": (AUTHORITY,), "node": FOUNDERS, "executor": (EXECUTOR,)}
+        places = {
+            "authority": (AUTHORITY,),
+            "node": FOUNDERS,
+            "voter": FOUNDERS[:3],
+            "executor": (EXECUTOR,),
+        }
         served = False
         for block in sections()["Bring-up"]:
             if block.service:
@@ -215,11 +224,18 @@ class Operator:
 
     def perform(self, title: str, node: str) -> None:
         """Execute a section of the runbook for one node, and wait until all is well again."""
+        others = tuple(voter for voter in FOUNDERS if voter != node)
+        places = {
+            "authority": (AUTHORITY,),
+            "node": (node,),
+            "voter": others[:3],
+            "host": (*FOUNDERS, EXECUTOR),
+        }
         for block in sections()[title]:
             more = {"NAME": node, "ACP_DIR": AUTHORITY} if block.where == AUTHORITY else {}
             if "$PROPOSAL" in block.code:
                 more["PROPOSAL"] = [*self.client.list_proposals()][-1].id
-            self.hosts.run((AUTHORITY if block.where == AUTHORITY else node,), block.code, **more)
+            self.hosts.run(places[block.where], block.code, **more)
         self.settle()
         self.note(title, node)
 
@@ -247,11 +263,10 @@ class Operator:
         self.hosts.until(is_well, f"all of {', '.join(self.members)} are well")
 
     def decide(self, target: str) -> None:
-        """An incident, decided by the founders that run, ends in a receipt."""
+        """An incident, decided by three founders that run, ends in a receipt."""
         proposal = self.client.propose("quarantine", target, timeout_seconds=WAIT_SECONDS)
-        for node in FOUNDERS:
-            with contextlib.suppress(ReplicationError):  # who is dead does not vote; who is late need not
-                self.client.vote(proposal.id, "approve", node=node)
+        voters = [node for node in FOUNDERS if node in self.client.survey()][:3]
+        self.hosts.run(tuple(voters), f"acp vote {proposal.id} approve --home $NAME")
         self.seen[target] = self.receipt(proposal.id)
 
     def receipt(self, proposal_id: str) -> Any:
@@ -283,13 +298,13 @@ def work_through(operator: Operator) -> None:
     """The whole README, in an order in which each section has something to do."""
     hosts = operator.hosts
     operator.bring_up()
-    for node in FOUNDERS:
+    for node in FOUNDERS[:2]:  # of which one is not the coordinator
         operator.perform("Watch", node)
-    for node in FOUNDERS:
+    for node in FOUNDERS[2:]:
         operator.perform("Upgrade", node)
-    for node in FOUNDERS:
-        operator.perform("Rotate transport certificates", node)
     coordinator_dies(operator)
+    operator.perform("Rotate transport certificates", "node-1")
+    replace_authority(operator)
     operator.members.append(LATER)
     operator.perform("Add a node", LATER)
     operator.lose("node-3")
@@ -309,12 +324,23 @@ def work_through(operator: Operator) -> None:
     operator.perform("Read the evidence", "node-1")
 
 
+def replace_authority(operator: Operator) -> None:
+    """And with it all certificates; the executor reads its own when it starts again."""
+    operator.perform("Replace the authority", "node-1")
+    end(operator.hosts.folder / EXECUTOR / "service.pid", signal.SIGTERM)
+    for block in sections()["Bring-up"]:
+        if block.service and block.where == "executor":
+            operator.hosts.serve((EXECUTOR,), block.code)
+    operator.renew_client()
+    operator.decide("agent-of-the-new-authority")
+
+
 def coordinator_dies(operator: Operator) -> None:
     """What status, doctor, report and metrics show of a coordinator that was killed."""
     hosts = operator.hosts
     before = hosts.ask("status")
     dead = before["coordinator"]
-    other = next(node for node in FOUNDERS if node != dead)
+    other = next(node for node in FOUNDERS[:2] if node != dead)
     address = hosts.environment(other)["HOST"]
     operator.kill(dead)
     operator.decide("agent-without-coordinator")

@@ -114,13 +114,22 @@ def home(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The authority's answer.")],
     policy: PolicyOption = "manual",
     metrics: MetricsOption = None,
+    may_vote: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of a client certificate that may have a new node vote; may be repeated. Without any, "
+            "votes are cast on its host (`acp vote --home`).",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check the authority's answer and put it into the home that asked."""
     from replication.node.local.enrolment import finish
     from replication.node.local.provision import parse_policy
 
-    done = finish(home, bundle, parse_policy(policy), metrics=metrics)
+    done = finish(home, bundle, parse_policy(policy), metrics=metrics, may_vote=may_vote or ())
     _tell(
         json, {"home": str(home), "name": done.identity.name, "renewed": done.renewed}, _next_step(home, done)
     )

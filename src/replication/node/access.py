@@ -15,7 +15,7 @@ import datetime as dt
 import inspect
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from google.protobuf.message import DecodeError
 
 from replication.identity.members import MAX_MEMBERS
@@ -47,6 +48,7 @@ __all__ = [
     "MAX_STREAMS_PER_CALLER",
     "Caller",
     "Gate",
+    "MayVote",
     "caller_of",
 ]
 
@@ -76,6 +78,9 @@ rubbish waits most of the time. Each one held takes some 20 KiB; beyond the last
 
 _READERS: Final = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR, Role.NODE})
 _OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
+_VOTERS: Final = _OPERATORS | {Role.NODE}
+"""Of the nodes, each for itself only (`MayVote`)."""
+
 _EXECUTORS: Final = frozenset({Role.EXECUTOR, Role.ADMIN})
 _NODES: Final = frozenset({Role.NODE})
 _ADMINS: Final = frozenset({Role.ADMIN})
@@ -87,7 +92,8 @@ def _rows(service: str, roles: frozenset[Role], methods: str) -> dict[str, froze
 
 ACCESS: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
-        **_rows("replication.v1.VotingService", _OPERATORS, "Propose CastVote CloseProposal Execute"),
+        **_rows("replication.v1.VotingService", _OPERATORS, "Propose CloseProposal Execute"),
+        **_rows("replication.v1.VotingService", _VOTERS, "CastVote"),
         **_rows("replication.v1.VotingService", _EXECUTORS, "ReportExecution"),
         **_rows("replication.v1.VotingService", _READERS, "GetProposal ListProposals Watch GetHistory"),
         **_rows("replication.v1.VotingService", _READERS, "GetAgreement GetBlocs GetSummary GetCertificate"),
@@ -106,10 +112,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is at the other end, and until when its certificate is good (seconds since the epoch)."""
+    """Who is at the other end, until when its certificate is good (seconds since the epoch), and the
+    SHA-256 of that certificate."""
 
     identity: Identity
     valid_until: float
+    fingerprint: bytes
 
 
 def caller_of(context: Context) -> Caller:
@@ -130,7 +138,46 @@ def _caller(sans: tuple[bytes, ...], pem: bytes) -> Caller:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as error:
         raise CertificateMalformedError("the certificate of the connection cannot be read") from error
-    return Caller(identity, certificate.not_valid_after_utc.timestamp())
+    valid_until = certificate.not_valid_after_utc.timestamp()
+    return Caller(identity, valid_until, certificate.fingerprint(hashes.SHA256()))
+
+
+class MayVote:
+    """Who may have this member vote, of those whose role lets them ask.
+
+    If any operator could, one stolen certificate would cast every vote. So a node may have a list of `names`
+    (None: all operators and administrators). Whoever shows its `own` certificate of now is on its host, and
+    may always; a certificate of the same name that somebody had issued does not help.
+    """
+
+    def __init__(self, member: str, names: Collection[str] | None, own: Callable[[], bytes]) -> None:
+        self._member = member
+        self._names = names
+        self._own = own
+
+    def require(self, caller: Caller) -> None:
+        """Raise RefusedError (ROLE_NOT_ALLOWED, MAY_NOT_VOTE) unless `caller` may."""
+        identity = caller.identity
+        if caller.fingerprint == _fingerprint(self._own()):
+            return
+        if identity.role is Role.NODE:
+            raise RefusedError(
+                "ROLE_NOT_ALLOWED",
+                f"the certificate of {identity.name} is not the one that {self._member} uses: a node has "
+                "only itself vote.",
+            )
+        if self._names is not None and identity.name not in self._names:
+            raise RefusedError(
+                "MAY_NOT_VOTE",
+                f"{identity.name} may not have {self._member} vote. Vote on its own host (acp vote --home), "
+                "or have its operator put the name into may_vote of its config.toml.",
+                metadata={"member": self._member},
+            )
+
+
+@lru_cache(maxsize=4)
+def _fingerprint(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256())
 
 
 class _Room:

@@ -105,7 +105,8 @@ class NodeConfig:
     """One node's configuration. `monitoring` is where metrics and health are served in plain HTTP, None for
     nowhere. `tracing` is the URL of a collector of traces. `peers` overrides addresses of the record: id to
     ``host:port``. `joins` is for a home that was made for a change of members: the record says whether and
-    with which key it is one, not the genesis file."""
+    with which key it is one, not the genesis file. `may_vote` are the names in the certificates of operators
+    and administrators that may have this node vote, None for all of them; its own certificate always may."""
 
     id: str
     listen: str
@@ -117,6 +118,7 @@ class NodeConfig:
     monitoring: str | None = None
     log_format: str = "text"
     tracing: str | None = None
+    may_vote: tuple[str, ...] | None = None
 
 
 def read_config(path: str | os.PathLike[str]) -> NodeConfig:
@@ -151,7 +153,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         data = parse_toml(text)
     except TomlError as error:
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
-    keys = ("id", "listen", "policy", "timing", "log", "monitoring", "tracing", "peers", "joins")
+    keys = ("id", "listen", "may_vote", "policy", "timing", "log", "monitoring", "tracing", "peers", "joins")
     top = _Table(origin, "", data, keys)
     member_id = _member_id(top, "id", top.text("id"))
     log = top.table("log", ("level", "format"))
@@ -168,6 +170,7 @@ def parse_config(text: str, origin: str) -> NodeConfig:
         tracing=_collector(tracing) if tracing.data else None,
         peers=_peers(top, member_id),
         joins=top.boolean("joins", default=False),
+        may_vote=_names(top, "may_vote"),
     )
 
 
@@ -199,6 +202,7 @@ def format_config(config: NodeConfig) -> str:
         f"id = {toml_string(config.id)}",
         f"listen = {toml_string(config.listen)}",
         *(["joins = true # the record, not the genesis file, says whether it is a member"] * config.joins),
+        *_may_vote_lines(config.may_vote),
         "",
         "[policy] # how this voter decides: manual (a person), cel (file = ...) or python (entry = ...)",
         f"kind = {toml_string(config.policy.kind)}",
@@ -372,6 +376,22 @@ def _peers(top: _Table, own_id: str) -> Mapping[str, str]:
             raise table.bad(peer, address, 'it is this node itself; its address is "listen"')
         _address(table, peer, address)
     return MappingProxyType(dict(table.data))
+
+
+def _may_vote_lines(names: tuple[str, ...] | None) -> list[str]:
+    if names is None:
+        return []
+    listed = ", ".join(map(toml_string, names))
+    return [f"may_vote = [{listed}] # besides those on this host: certificates of these names"]
+
+
+def _names(table: _Table, key: str) -> tuple[str, ...] | None:
+    names = table.data.get(key)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_member_id(name) for name in names):
+        raise table.bad(key, names, 'it must be a list of names in client certificates, such as ["alice"]')
+    return tuple(names)
 
 
 def _member_id(table: _Table, key: str, value: str) -> str:

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 from replication import __version__
 from replication.identity.members import MemberSet
 from replication.ledger.application import VotingApplication
-from replication.node.access import ACCESS, Gate
+from replication.node.access import ACCESS, Gate, MayVote
 from replication.node.calls import CallMeter
 from replication.node.config import Timing
 from replication.node.driver import Driver
@@ -296,7 +296,14 @@ class Node:
             ],
         )
         voting_service_pb2_grpc.add_VotingServiceServicer_to_server(
-            VotingService(opened.member_id, opened.genesis, opened.signing_key, driver, self._application),
+            VotingService(
+                opened.member_id,
+                opened.genesis,
+                opened.signing_key,
+                driver,
+                self._application,
+                MayVote(opened.member_id, opened.config.may_vote, lambda: self._transport.certificate),
+            ),
             server,
         )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(

@@ -112,7 +112,7 @@ class VotingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CastVote(self, request, context):
-        """Casts the vote of the node asked. Role: operator.
+        """Casts the vote of the node asked, who may have a list of those that may ask. Role: operator or own node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

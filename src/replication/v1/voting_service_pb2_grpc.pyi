@@ -38,7 +38,7 @@ class VotingServiceStub:
     Propose: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.ProposeRequest, _voting_service_pb2.ProposeResponse]
     """Proposes an action against a target, signed by the node asked. Role: operator."""
     CastVote: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.CastVoteRequest, _voting_service_pb2.CastVoteResponse]
-    """Casts the vote of the node asked. Role: operator."""
+    """Casts the vote of the node asked, who may have a list of those that may ask. Role: operator or own node."""
     CloseProposal: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.CloseProposalRequest, _voting_service_pb2.CloseProposalResponse]
     """Ends the vote early; only the proposer's node can. Role: operator."""
     Execute: _grpc.UnaryUnaryMultiCallable[_voting_service_pb2.ExecuteRequest, _voting_service_pb2.ExecuteResponse]
@@ -68,7 +68,7 @@ class VotingServiceAsyncStub(VotingServiceStub):
     Propose: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.ProposeRequest, _voting_service_pb2.ProposeResponse]  # type: ignore[assignment]
     """Proposes an action against a target, signed by the node asked. Role: operator."""
     CastVote: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.CastVoteRequest, _voting_service_pb2.CastVoteResponse]  # type: ignore[assignment]
-    """Casts the vote of the node asked. Role: operator."""
+    """Casts the vote of the node asked, who may have a list of those that may ask. Role: operator or own node."""
     CloseProposal: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.CloseProposalRequest, _voting_service_pb2.CloseProposalResponse]  # type: ignore[assignment]
     """Ends the vote early; only the proposer's node can. Role: operator."""
     Execute: _aio.UnaryUnaryMultiCallable[_voting_service_pb2.ExecuteRequest, _voting_service_pb2.ExecuteResponse]  # type: ignore[assignment]
@@ -107,7 +107,7 @@ class VotingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _voting_service_pb2.CastVoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_voting_service_pb2.CastVoteResponse, _abc.Awaitable[_voting_service_pb2.CastVoteResponse]]:
-        """Casts the vote of the node asked. Role: operator."""
+        """Casts the vote of the node asked, who may have a list of those that may ask. Role: operator or own node."""
 
     @_abc_1.abstractmethod
     def CloseProposal(

@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from google.protobuf import empty_pb2
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
@@ -19,9 +21,9 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # ships n
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]  # ships no types
 
 from replication.identity.roles import Role
-from replication.identity.tls import create_authority, issue
+from replication.identity.tls import create_authority, identity_from_certificate, issue
 from replication.node import access
-from replication.node.access import ACCESS, Gate
+from replication.node.access import ACCESS, Caller, Gate, MayVote
 from replication.node.failures import RefusedError
 from replication.v1 import audit_service_pb2, cluster_service_pb2, peer_service_pb2, voting_service_pb2
 
@@ -34,6 +36,7 @@ MEANING = {
     "operator": {"operator", "admin"},
     "admin": {"admin"},
     "executor or admin": {"executor", "admin"},
+    "operator or own node": {"operator", "admin", "node"},
 }
 
 
@@ -88,6 +91,8 @@ def test_no_client_role_is_a_member_and_no_member_writes_for_clients() -> None:
     for path, roles in ACCESS.items():
         if "PeerService" in path:
             assert roles == {Role.NODE}
+        elif path.endswith("/CastVote"):
+            assert roles == {Role.OPERATOR, Role.ADMIN, Role.NODE}  # which is for itself only: `MayVote`
         elif Role.NODE in roles:
             assert roles == set(Role), f"{path}: a member may only read"
 
@@ -394,3 +399,49 @@ def test_an_exception_in_a_stream_is_a_status_too() -> None:
                 assert await node.call(viewer, path) == ("NOT_FOUND", "UNKNOWN_PROPOSAL")
 
     asyncio.run(work())
+
+
+def caller(pem: bytes) -> Caller:
+    certificate = x509.load_pem_x509_certificate(pem)
+    return Caller(identity_from_certificate(pem), 0, certificate.fingerprint(hashes.SHA256()))
+
+
+def test_who_may_have_a_member_vote() -> None:
+    authority = create_authority("test")
+    certificates = {
+        (role, name): issue(*authority, CLUSTER, role, name)[0]
+        for role, name in ((Role.NODE, "node-1"), (Role.NODE, "node-2"), (Role.OPERATOR, "alice"))
+    }
+    certificates |= {(Role.ADMIN, name): issue(*authority, CLUSTER, Role.ADMIN, name)[0] for name in "bc"}
+
+    own = certificates[Role.NODE, "node-1"]
+    forged = issue(*authority, CLUSTER, Role.NODE, "node-1")[0]  # by who has the authority's key
+    for names, admitted in ((None, {"alice", "b", "c"}), (("alice", "b"), {"alice", "b"}), ((), set())):
+        may_vote = MayVote("node-1", names, lambda: own)
+        may_vote.require(caller(own))
+        for pem in (certificates[Role.NODE, "node-2"], forged):
+            with pytest.raises(RefusedError) as caught:
+                may_vote.require(caller(pem))
+            assert caught.value.reason == "ROLE_NOT_ALLOWED"
+        for name in ("alice", "b", "c"):
+            (pem,) = [pem for (_, its_name), pem in certificates.items() if its_name == name]
+            if name in admitted:
+                may_vote.require(caller(pem))
+                continue
+            with pytest.raises(RefusedError, match="acp vote --home") as caught:
+                may_vote.require(caller(pem))
+            assert caught.value.reason == "MAY_NOT_VOTE"
+
+
+def test_the_certificate_of_now_is_a_members_own() -> None:
+    """After a renewal the one before is nobody's, though it is good for a while."""
+    authority = create_authority("test")
+    old, new = (issue(*authority, CLUSTER, Role.NODE, "node-1")[0] for _ in range(2))
+    shown = [old]
+    may_vote = MayVote("node-1", (), lambda: shown[0])
+    before, after = map(caller, (old, new))
+    may_vote.require(before)
+    shown[0] = new
+    may_vote.require(after)
+    with pytest.raises(RefusedError):
+        may_vote.require(before)

@@ -30,6 +30,7 @@ HEAD = 'id = "node-1"\nlisten = "127.0.0.1:7001"\n'
 FULL = """
 id = "node-1"
 listen = "127.0.0.1:7001"
+may_vote = ["alice", "pager.2"]
 [policy]
 kind = "cel"
 file = "policy.cel.toml"
@@ -54,6 +55,7 @@ def test_full() -> None:
         timing=Timing(1000, 0, 100, 2000),
         log_level="debug",
         peers={"node-2": "voter-2.example.net:7002", "node.3": "[2001:db8::1]:7003"},
+        may_vote=("alice", "pager.2"),
     )
 
 
@@ -88,10 +90,13 @@ def test_frozen() -> None:
         ("listn = 1\n" + HEAD, "unknown key 'listn'; did you mean \"listen\"?"),
         (
             "zzz = 1\n" + HEAD,
-            "unknown key 'zzz'; known keys: id, listen, policy, timing, log, monitoring, tracing, peers, "
-            "joins",
+            "unknown key 'zzz'; known keys: id, listen, may_vote, policy, timing, log, monitoring, "
+            "tracing, peers, joins",
         ),
         (HEAD + "policy = 'cel'\n", "policy = 'cel' is not legal: it must be a table, [policy]"),
+        ("may_vote = 'alice'\n" + HEAD, "may_vote = 'alice' is not legal: it must be a list of names"),
+        ("may_vote = [1]\n" + HEAD, "may_vote = [1] is not legal"),
+        ("may_vote = ['a b']\n" + HEAD, "may_vote = ['a b'] is not legal"),
         (HEAD + "[[timing]]\n", "it must be a table, [timing]"),
         (HEAD + "peers = 1\n", "it must be a table, [peers]"),
         (HEAD + "log = 1\n", "it must be a table, [log]"),
@@ -244,7 +249,15 @@ settings = st.one_of(
 
 
 @given(
-    ids, addresses, settings, timings, st.sampled_from(["debug", "error"]), st.dictionaries(ids, addresses)
+    *(
+        ids,
+        addresses,
+        settings,
+        timings,
+        st.sampled_from(["debug", "error"]),
+        st.dictionaries(ids, addresses),
+    ),
+    st.none() | st.lists(ids).map(tuple),
 )
 def test_what_is_written_is_read_back(
     member: str,
@@ -253,9 +266,10 @@ def test_what_is_written_is_read_back(
     timing: Timing,
     level: str,
     peers: dict[str, str],
+    may_vote: tuple[str, ...] | None,
 ) -> None:
     peers.pop(member, None)
-    config = NodeConfig(member, listen, policy, timing, level, peers)
+    config = NodeConfig(member, listen, policy, timing, level, peers, may_vote=may_vote)
     assert parse_config(format_config(config), "x") == config
 
 

@@ -13,21 +13,25 @@ from replication.node.config import split_address
 from replication.node.home import CheckedHome
 from replication.node.peers import CHANNEL_OPTIONS
 
-__all__ = ["ask_health", "own_channel"]
+__all__ = ["ask_health", "own_address", "own_channel"]
 
 _EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # looked up, not listened at
+
+
+def own_address(checked: CheckedHome) -> str:
+    """HOST:PORT where the node of a home is reached from beside it."""
+    host, port = split_address(checked.config.listen)
+    return f"{_EVERY_ADDRESS[host]}:{port}" if host in _EVERY_ADDRESS else checked.config.listen
 
 
 @contextlib.contextmanager
 def own_channel(checked: CheckedHome) -> Iterator[grpc.Channel]:
     """A channel to the address that the node listens at. Every node's certificate is good for localhost."""
-    host, port = split_address(checked.config.listen)
-    address = f"{_EVERY_ADDRESS[host]}:{port}" if host in _EVERY_ADDRESS else checked.config.listen
     credentials = grpc.ssl_channel_credentials(
         checked.tls.authorities, checked.tls.key, checked.tls.certificate
     )
     options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", "localhost")]
-    with grpc.secure_channel(address, credentials, options=options) as channel:
+    with grpc.secure_channel(own_address(checked), credentials, options=options) as channel:
         yield channel
 
 

@@ -258,11 +258,17 @@ def sign(
 
 
 def finish(
-    home: Path, file: Path, policy: PolicyChoice | None = None, *, metrics: str | None = None
+    home: Path,
+    file: Path,
+    policy: PolicyChoice | None = None,
+    *,
+    metrics: str | None = None,
+    may_vote: Sequence[str] = (),
 ) -> Finished:
     """Put a bundle into the home that asked for it. The first time this completes the home (and makes the
     sign journal); later it replaces the transport key and certificate, and a running node takes both up. With
-    `metrics`, HOST:PORT, a node serves them there from its next start on.
+    `metrics`, HOST:PORT, a node serves them there from its next start on. A new node votes as those say who
+    are on its host, or have a client certificate with a name that `may_vote`.
 
     Raises:
         OperatorError: the bundle is not for this home and its request, or not good.
@@ -293,13 +299,21 @@ def finish(
         if asked.role is not Role.NODE:
             (home / "genesis.json").write_bytes(bundle.genesis.raw)
         elif not (home / "config.toml").exists():
-            _complete(home, bundle, asked, policy or PolicyChoice(), joins=not is_member)
+            _complete(home, bundle, asked, policy or PolicyChoice(), may_vote, joins=not is_member)
     if metrics is not None:
         serve_metrics(home, metrics)
     return Finished(bundle.identity, is_member, renewed)
 
 
-def _complete(home: Path, bundle: Bundle, asked: JoinRequest, policy: PolicyChoice, *, joins: bool) -> None:
+def _complete(
+    home: Path,
+    bundle: Bundle,
+    asked: JoinRequest,
+    policy: PolicyChoice,
+    may_vote: Sequence[str],
+    *,
+    joins: bool,
+) -> None:
     paths = NodeHome(home)
     if paths.ledger.exists():
         raise EnrolmentError(
@@ -307,7 +321,7 @@ def _complete(home: Path, bundle: Bundle, asked: JoinRequest, policy: PolicyChoi
             "this member has signed. Restore config.toml, or enrol with a new key in another folder."
         )
     paths.sign_journal.unlink(missing_ok=True)  # of a try that did not come to its end; no node ran on it
-    furnish(home, bundle.genesis, asked.name, asked.address, policy, joins=joins)
+    furnish(home, bundle.genesis, asked.name, asked.address, policy, joins=joins, may_vote=tuple(may_vote))
 
 
 def _require_answer(home: Path, asked: JoinRequest, bundle: Bundle) -> None:

@@ -357,7 +357,14 @@ def make_folders(home: Path) -> None:
 
 
 def furnish(
-    home: Path, genesis: Genesis, member_id: str, address: str, policy: PolicyChoice, *, joins: bool
+    home: Path,
+    genesis: Genesis,
+    member_id: str,
+    address: str,
+    policy: PolicyChoice,
+    *,
+    joins: bool,
+    may_vote: tuple[str, ...] | None = None,
 ) -> None:
     """Put into a home with all of keys/ and tls/ the rest, config.toml last. Raises `OperatorError`."""
     settings = _install_policy(home, policy)
@@ -367,7 +374,8 @@ def furnish(
     host, port = split_address(address)
     # mTLS guards the port.
     listen = address if is_loopback(host) else f"{wildcard(host)}:{port}"
-    write_config(home / "config.toml", NodeConfig(id=member_id, listen=listen, policy=settings, joins=joins))
+    config = NodeConfig(id=member_id, listen=listen, policy=settings, joins=joins, may_vote=may_vote)
+    write_config(home / "config.toml", config)
 
 
 def _make_executor_home(

@@ -24,6 +24,7 @@ from replication.ledger.commands import (
     MAX_TARGET_BYTES,
     ReceiptCommand,
 )
+from replication.node.access import MayVote, caller_of
 from replication.node.driver import Driver
 from replication.node.failures import RefusedError
 from replication.node.services import answers, requests
@@ -47,12 +48,19 @@ DEFAULT_BLOC_THRESHOLD: Final = 0.9
 
 
 class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
-    """The voting service of one member, who signs with `key`."""
+    """The voting service of one member, who signs with `key`, and votes as those say who `may_vote`."""
 
     def __init__(
-        self, member: str, genesis: Genesis, key: SigningKey, driver: Driver, application: VotingApplication
+        self,
+        member: str,
+        genesis: Genesis,
+        key: SigningKey,
+        driver: Driver,
+        application: VotingApplication,
+        may_vote: MayVote,
     ) -> None:
         self._member = member
+        self._may_vote = may_vote
         self._rules = genesis.rules
         self._driver = driver
         self._application = application
@@ -81,6 +89,7 @@ class VotingService(voting_service_pb2_grpc.VotingServiceServicer):
 
     async def CastVote(self, request: pb.CastVoteRequest, context: Context) -> pb.CastVoteResponse:
         """Cast this member's vote."""
+        self._may_vote.require(caller_of(context))
         request_id = requests.request_id(request.request_id)
         proposal_id = requests.proposal_id(request.proposal_id)
         value = requests.vote_value(request.value)
