@@ -20,7 +20,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PIP_FLAGS := -qq --disable-pip-version-check
 
-# Two workers: the tests are meant for small machines. Those of tests/cluster all go to one of them (tests/conftest.py).
+# Two workers: the tests are meant for small machines. Who gets which tests of clusters says tests/conftest.py.
 PARALLEL := -n 2 --dist loadscope
 PYTEST = $(BIN)/python -m pytest $(PARALLEL)
 PYTEST_FLAGS ?=

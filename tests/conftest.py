@@ -1,7 +1,7 @@
 """What all tests share: markers, seeds that are always printed, and NOT RUN apart from passed.
 
 Markers:
-    cluster: starts real node processes. All go to one worker: clusters must not compete.
+    cluster: starts real node processes. They go to two workers, with all that measure time on one of them.
     slow: takes more than about ten seconds (`pytest -m "not slow"` for a quick round).
 
 Hypothesis profiles, chosen by HYPOTHESIS_PROFILE: `default`; `ci` (also chosen by CI=true), which depends on
@@ -23,6 +23,20 @@ NOT_RUN = "NOT RUN: "
 COUNTING = ("tests/security/test_record_damage", "tests/simulation/")
 """Tests whose output is shown at the end, though they pass."""
 
+TIMED = tuple(
+    f"tests/cluster/test_{name}"
+    for name in (
+        "executor",
+        "failover",
+        "faults_drills",
+        "hostile",
+        "kill_and_restart",
+        "membership",
+        "renewal",
+    )
+)
+"""Tests of clusters that have to do something in time. They must not compete with each other."""
+
 # No deadlines: machines are shared, and a slow example is no wrong one (pytest-timeout ends the stuck ones).
 _BASE = settings(
     max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -37,7 +51,7 @@ settings.load_profile(_PROFILE)
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers; draw a seed for Hypothesis if none was given (workers get the controller's)."""
-    config.addinivalue_line("markers", "cluster: starts real node processes; such tests share one worker")
+    config.addinivalue_line("markers", "cluster: starts real node processes; such tests share two workers")
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
@@ -51,15 +65,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Send all cluster tests to one worker, and every other test to whichever is free.
+    """Send cluster tests to two workers, and every other test to whichever is free.
 
-    By folder, since the groups of pytest-xdist 3.8 (`--dist loadgroup`) do nothing under pytest 9.
+    By name, since the groups of pytest-xdist 3.8 (`--dist loadgroup`) do nothing under pytest 9.
     """
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # ships no types
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # of an untyped class
         def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+            if not nodeid.startswith("tests/cluster/"):
+                return nodeid
+            return "cluster" if nodeid.startswith(TIMED) else "another cluster"
 
     return Scheduling(config, log)
 
