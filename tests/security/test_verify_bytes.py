@@ -81,8 +81,8 @@ def test_each_flipped_byte_and_each_cut_of_an_export_is_found(
         reader.feed(line)
     assert not missed
     assert later < len(export), "most are refused at once"
-    found = replace(reader.finish(len(lines)), signatures=0)  # it has counted those of what it refused
-    assert found == replace(verify_export(lines, genesis), signatures=0), "what was refused changed nothing"
+    whole = replace(reader.finish(len(lines)), signatures=0)  # it has counted those of what it refused
+    assert whole == replace(verify_export(lines, genesis), signatures=0), "what was refused changed nothing"
 
 
 def fed(genesis: Genesis, lines: list[bytes]) -> _Reader:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -35,14 +36,17 @@ EXECUTOR: Final = "executor-1"
 AUTHORITY: Final = "authority"
 WAIT_SECONDS: Final = 60.0
 
+ACT: Final = "--run 'tee -a carried-out.json'"
+"""What the executor's unit is told to do, as in the README's bring-up."""
+
 SCP: Final = """#!/bin/sh
 # scp FILE HOST: where hosts are folders beside each other
 set -eu
 cp "$1" "$HOSTS/${2%:}/"
 """
 SYSTEMCTL: Final = f"""#!/bin/sh
-# systemctl start|stop|restart acp-node@NAME, on its own host
-exec {sys.executable} -m tests.support.deployment systemctl "$1" "${{2#acp-node@}}"
+# systemctl start|stop|restart UNIT@NAME, on its own host
+exec {sys.executable} -m tests.support.deployment systemctl "$1" "$2"
 """
 
 _SECTION: Final = re.compile(r"^##+ (.*)\n((?:(?!##).*\n)*)", re.M)
@@ -67,14 +71,18 @@ def sections() -> dict[str, list[Block]]:
     return {title: blocks for title, blocks in found.items() if blocks}
 
 
-def systemctl(verb: str, name: str) -> None:
-    """Start or stop the node whose home is `name` below this folder, as the unit in deploy/systemd does."""
+def systemctl(verb: str, instance: str) -> None:
+    """Start or stop what the unit in deploy/systemd runs, with this folder for /var/lib/acp."""
+    unit, _, name = instance.partition("@")
+    text = (ROOT / "deploy" / "systemd" / f"{unit}@.service").read_text(encoding="utf-8")
+    started = next(line for line in text.splitlines() if line.startswith("ExecStart=/opt/acp/bin/"))
+    started = started.removeprefix("ExecStart=/opt/acp/bin/").replace("/var/lib/acp/%i", name)
+    command = shlex.split(started.replace("$ACP_ACT", ACT))
     note = Path("service.pid")
     if verb in ("stop", "restart"):
         end(note, signal.SIGTERM)
     if verb in ("start", "restart"):
         with Path("service.log").open("ab") as log:
-            command = ["acp", "node", "--home", name]
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         note.write_text(str(process.pid), encoding="ascii")
 
@@ -230,6 +238,7 @@ class Operator:
             "node": (node,),
             "voter": others[:3],
             "host": (*FOUNDERS, EXECUTOR),
+            "executor": (EXECUTOR,),
         }
         for block in sections()[title]:
             more = {"NAME": node, "ACP_DIR": AUTHORITY} if block.where == AUTHORITY else {}
@@ -304,7 +313,9 @@ def work_through(operator: Operator) -> None:
         operator.perform("Upgrade", node)
     coordinator_dies(operator)
     operator.perform("Rotate transport certificates", "node-1")
-    replace_authority(operator)
+    operator.perform("Replace the authority", "node-1")
+    operator.renew_client()
+    operator.decide("agent-of-the-new-authority")
     operator.members.append(LATER)
     operator.perform("Add a node", LATER)
     operator.lose("node-3")
@@ -322,17 +333,6 @@ def work_through(operator: Operator) -> None:
     quorum_is_lost(operator)
     operator.decide("agent-at-the-end")
     operator.perform("Read the evidence", "node-1")
-
-
-def replace_authority(operator: Operator) -> None:
-    """And with it all certificates; the executor reads its own when it starts again."""
-    operator.perform("Replace the authority", "node-1")
-    end(operator.hosts.folder / EXECUTOR / "service.pid", signal.SIGTERM)
-    for block in sections()["Bring-up"]:
-        if block.service and block.where == "executor":
-            operator.hosts.serve((EXECUTOR,), block.code)
-    operator.renew_client()
-    operator.decide("agent-of-the-new-authority")
 
 
 def coordinator_dies(operator: Operator) -> None:

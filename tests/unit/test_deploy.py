@@ -101,6 +101,24 @@ def test_pods_are_confined(manifests: dict[str, dict[str, Any]]) -> None:
     assert all(rule["to"] for rule in policy["egress"])
 
 
+def test_each_port_of_a_pod_is_open_to_those_who_need_it(manifests: dict[str, dict[str, Any]]) -> None:
+    pod = manifests["StatefulSet"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    ingress = manifests["NetworkPolicy"]["spec"]["ingress"]
+    opened = {port["port"]: rule["from"] for rule in ingress for port in rule["ports"]}
+    assert set(opened) == set(ports.values())
+    assert {port["targetPort"]: port["port"] for port in manifests["Service"]["spec"]["ports"]} == ports
+    for item in (container, *pod["initContainers"]):
+        told = {each["name"]: each.get("value") for each in item["env"]}
+        assert told["ACP_METRICS"] == f"0.0.0.0:{ports['metrics']}"
+        assert told["ADDRESS"].endswith(f":{ports['grpc']}")
+    # Plain HTTP: nobody but Prometheus, in a namespace of its own.
+    assert all(
+        "namespaceSelector" in source and "podSelector" in source for source in opened[ports["metrics"]]
+    )
+
+
 def test_no_probe_that_kills_asks_for_a_quorum(manifests: dict[str, dict[str, Any]]) -> None:
     [container] = manifests["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     for probe in ("livenessProbe", "startupProbe"):
@@ -160,13 +178,14 @@ def test_scripts_are_shell(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["acp-node@.service", "acp-executor@.service"])
 def test_systemd_takes_the_unit_and_finds_it_confined(
-    tmp_path: Path, not_run: Callable[[str], NoReturn]
+    name: str, tmp_path: Path, not_run: Callable[[str], NoReturn]
 ) -> None:
     if shutil.which("systemd-analyze") is None:
         not_run("the program systemd-analyze is not installed")
-    unit = tmp_path / "acp-node@.service"
-    text = (DEPLOY / "systemd" / "acp-node@.service").read_text(encoding="utf-8")
+    unit = tmp_path / name
+    text = (DEPLOY / "systemd" / name).read_text(encoding="utf-8")
     program = tmp_path / "acp"
     program.write_text("#!/bin/sh\n", encoding="utf-8")
     program.chmod(0o755)
@@ -181,3 +200,5 @@ def test_the_unit_leaves_alone_what_only_a_person_can_put_right() -> None:
     text = (DEPLOY / "systemd" / "acp-node@.service").read_text(encoding="utf-8")
     assert "RestartPreventExitStatus=8 9\n" in text
     assert "ExecReload=/bin/kill -HUP $MAINPID\n" in text
+    text = (DEPLOY / "systemd" / "acp-executor@.service").read_text(encoding="utf-8")
+    assert "RestartPreventExitStatus=2 8\n" in text
