@@ -24,7 +24,8 @@ PIP_FLAGS := -qq --disable-pip-version-check
 PARALLEL := -n 2 --dist loadscope
 PYTEST = $(BIN)/python -m pytest $(PARALLEL)
 PYTEST_FLAGS ?=
-DRILLS := tests/cluster/test_faults_drills.py tests/cluster/test_runbook.py
+# What takes whole clusters through much, and minutes: apart from `make test`, which should fit into ten.
+DRILLS := $(patsubst %,tests/cluster/test_%.py,deployment faults_drills membership runbook)
 # What depends on the Python version and the dependencies, not on the tree.
 UNIT_TESTS = python -m pytest $(PARALLEL) tests/unit --ignore=tests/unit/test_project.py $(PYTEST_FLAGS)
 BENCH_SECONDS ?= 5
@@ -60,7 +61,7 @@ bugs: $(READY) ## plant every seeded bug, in simulations and in real nodes: each
 	$(BIN)/acp faults simulate --bugs
 	$(BIN)/acp faults run --bugs
 
-drill: $(READY) ## the runbook word for word, each fault scenario once on real processes, drills that must fail
+drill: $(READY) ## the runbook word for word, members that come and go, each fault scenario once on real processes
 	$(PYTEST) $(DRILLS) $(PYTEST_FLAGS)
 	$(BIN)/acp faults run --all
 

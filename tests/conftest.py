@@ -31,7 +31,6 @@ TIMED = tuple(
         "faults_drills",
         "hostile",
         "kill_and_restart",
-        "membership",
         "renewal",
     )
 )

@@ -308,7 +308,7 @@ def test_a_node_with_an_old_backup_is_muted_and_let_back_in(cluster: Cluster) ->
     assert cluster.stop(victim) == ExitCode.OK
     shutil.copytree(data, backup)
     cluster.start_one(victim)
-    cluster.settle()
+    until(lambda: not cluster.settle().muted, "it signs, which it would have forgotten")
     decisions = [decide(cluster, f"agent-{number}", victim) for number in range(3)]
     cluster.settle()
     cluster.kill(victim)

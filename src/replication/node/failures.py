@@ -57,6 +57,7 @@ STATUS_BY_REASON: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "REQUEST_ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
         "REVISION_OUT_OF_ORDER": grpc.StatusCode.INVALID_ARGUMENT,
         "ROLE_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
+        "MAY_NOT_VOTE": grpc.StatusCode.PERMISSION_DENIED,
         # The state of the cluster does not allow it.
         "ALREADY_EXECUTED": grpc.StatusCode.FAILED_PRECONDITION,
         "ALREADY_VOTED": grpc.StatusCode.FAILED_PRECONDITION,

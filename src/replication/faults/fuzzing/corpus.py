@@ -10,7 +10,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from replication.faults.fuzzing.certificates import NODE
+from replication.faults.fuzzing.certificates import AUTHORITY, NODE
 from replication.faults.fuzzing.mutation import edit_bytes, edit_json, edit_lines, edit_message, noise
 from replication.faults.fuzzing.record import NAMES, Material, material
 from replication.ledger import codec, serial
@@ -172,6 +172,7 @@ def _configs(of: Material) -> Sequence[Entry]:
         policy=PolicySettings(kind="cel", file="policy.toml"),
         peers={NAMES[0]: "a.example:1", "node-9": "b.example:2"},
         joins=True,
+        may_vote=("alice", "bob"),
     )
     return [Entry(format_config(config).encode()) for config in (one, two)]
 
@@ -183,7 +184,8 @@ def _tls(of: Material) -> Sequence[Entry]:
         b"\0localhost\n" + uri,
         b"\0" + uri.replace(b"/node/node-1", b"/admin/me") + b"\n::1",
     ]
-    return [Entry(NODE), *map(Entry, sans)]
+    trusted = [b"\1" + AUTHORITY, b"\1" + AUTHORITY + b"between\n" + AUTHORITY]
+    return [Entry(NODE), *map(Entry, sans), *map(Entry, trusted)]
 
 
 def _sign_bytes(of: Material) -> Sequence[Entry]:

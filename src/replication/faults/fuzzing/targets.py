@@ -23,7 +23,12 @@ from replication.faults.fuzzing.record import material
 from replication.faults.harness.checks.signatures import parse_statement
 from replication.faults.harness.reading import parse_scenario
 from replication.identity.genesis import GenesisError, build_genesis, parse_genesis
-from replication.identity.tls import CertificateError, check_certificate, identity_from_sans
+from replication.identity.tls import (
+    CertificateError,
+    check_authorities,
+    check_certificate,
+    identity_from_sans,
+)
 from replication.ledger import codec, serial
 from replication.ledger.codec import MalformedError
 from replication.ledger.command_codec import decode_command, encode_command
@@ -180,9 +185,14 @@ def _evidence_json(text: bytes) -> None:
 
 
 def _certificate_of_a_connection(text: bytes) -> None:
-    """A PEM certificate, or after a zero byte the SANs of one, with newlines between."""
+    """A PEM certificate; or after a zero byte the SANs of one, with newlines between; or after a one the
+    authorities to trust."""
     if text[:1] == b"\0":
         identity_from_sans(text[1:].split(b"\n"))
+        return
+    if text[:1] == b"\1":
+        trusted = check_authorities(text[1:])
+        _require(check_authorities(trusted) == trusted, "authorities have one text")
         return
     check_certificate(text, AUTHORITY, _NOW)
     found, real = x509.load_pem_x509_certificate(text), x509.load_pem_x509_certificate(NODE)
