@@ -43,7 +43,7 @@ generate = $(PROTOC) --python_out=$(1) --plugin=$(BIN)/protoc-gen-mypy --mypy_ou
 	$(PROTOC) --grpc_python_out=$(1) --plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
 	$(filter %_service.proto,$(PROTO_FILES))
 
-.PHONY: help run test simulate drill bugs lint fmt types proto proto-check bench soak unit floors pythons lock clean
+.PHONY: help run test simulate drill scenarios rehearsals bugs lint fmt types proto proto-check bench soak unit floors pythons lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -61,9 +61,13 @@ bugs: $(READY) ## plant every seeded bug, in simulations and in real nodes: each
 	$(BIN)/acp faults simulate --bugs
 	$(BIN)/acp faults run --bugs
 
-drill: $(READY) ## the runbook word for word, members that come and go, each fault scenario once on real processes
-	$(PYTEST) $(DRILLS) $(PYTEST_FLAGS)
+drill: scenarios rehearsals ## every fault scenario, and the runbook and drills as tests
+
+scenarios: $(READY) ## every fault scenario of deploy/faults once, on clusters of real processes
 	$(BIN)/acp faults run --all
+
+rehearsals: $(READY) ## the runbook word for word, members that come and go, drills that must fail
+	$(PYTEST) $(DRILLS) $(PYTEST_FLAGS)
 
 lint: $(READY) proto-check ## style, format, purity of the cores, import layers, freshness of generated code
 	$(BIN)/ruff check .
