@@ -62,7 +62,9 @@ def test_each_flipped_byte_and_each_cut_of_an_export_is_found(
     for number, line in enumerate(lines, 1):
         for change, damaged in changes(line):
             # A flip in the first line may show only at the end; one of a line's end makes two lines one.
-            if number > 1 and damaged.splitlines(keepends=True) == [damaged]:
+            # Some of the others go the whole way too, to see that the place is named.
+            sampled = change.startswith(f"byte {number} ")
+            if number > 1 and not sampled and damaged.splitlines(keepends=True) == [damaged]:
                 try:
                     reader.feed(damaged)
                 except VerificationError:

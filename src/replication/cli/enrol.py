@@ -118,8 +118,8 @@ def home(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Name of a client certificate that may have a new node vote; may be repeated. Without any, "
-            "votes are cast on its host (`acp vote --home`).",
+            help="Name of a client certificate that may have the node vote; may be repeated. A new node "
+            "without any votes as told on its host (`acp vote --home`).",
             show_default=False,
         ),
     ] = None,
@@ -129,7 +129,7 @@ def home(
     from replication.node.local.enrolment import finish
     from replication.node.local.provision import parse_policy
 
-    done = finish(home, bundle, parse_policy(policy), metrics=metrics, may_vote=may_vote or ())
+    done = finish(home, bundle, parse_policy(policy), metrics=metrics, may_vote=may_vote or None)
     _tell(
         json, {"home": str(home), "name": done.identity.name, "renewed": done.renewed}, _next_step(home, done)
     )
@@ -148,9 +148,10 @@ def renew(
 
     HOME may be the authority's own folder: its clients get new certificates at once.
     """
-    from replication.node.local.authorities import is_authority, renew_clients
+    from replication.node.local.authorities import renew_clients
     from replication.node.local.enrolment import finish, sign
     from replication.node.local.enrolment import renew as make
+    from replication.node.local.enrolment_files import is_authority
 
     if is_authority(home):
         names = renew_clients(home, days)

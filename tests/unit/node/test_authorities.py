@@ -192,6 +192,9 @@ def test_executors_by_the_folder_are_renewed_too(tmp_path: Path) -> None:
 def test_a_backup_has_the_authorities(place: Place, tmp_path: Path) -> None:
     rotate(place.authority)
     trust(place.node, place.file)
+    back_up(place.node, tmp_path / "public")
+    restore(tmp_path / "public", tmp_path / "without-keys")
+    assert (tmp_path / "without-keys" / "tls" / "ca.crt").read_bytes() == place.file.read_bytes()
     back_up(place.node, tmp_path / "file", with_keys=True)
     restore(tmp_path / "file", tmp_path / "back")
     now = dt.datetime.now(dt.UTC)

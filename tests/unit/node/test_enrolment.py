@@ -108,6 +108,25 @@ def test_where_a_node_serves_metrics_is_said_with_the_bundle(ceremony: Ceremony)
     assert check_home(home).config.monitoring == "10.0.0.1:9101", "it may be said later, or again"
 
 
+def test_who_may_have_a_node_vote_is_said_with_the_bundle(ceremony: Ceremony) -> None:
+    home, other = ceremony.place / "host-1", ceremony.place / "host-2"
+    bundle = ceremony.bundle("node-1")
+    with pytest.raises(OperatorError, match="cannot be the name in a certificate"):
+        finish(home, bundle, may_vote=["alice", "a b"])
+    assert not (home / "config.toml").exists()
+    finish(home, bundle)
+    assert check_home(home).config.may_vote == (), "only who is on its host"
+    finish(home, bundle, may_vote=["alice"])
+    finish(home, bundle, metrics="10.0.0.1:9101")
+    assert check_home(home).config.may_vote == ("alice",), "what is not said stays"
+    finish(other, ceremony.bundle("node-2"), may_vote=["bob", "carol"])
+    assert check_home(other).config.may_vote == ("bob", "carol")
+    viewer = ceremony.place / "vera"
+    asked = request(viewer, ceremony.authority / "genesis.json", Role.VIEWER, "vera")
+    with pytest.raises(OperatorError, match="only nodes vote"):
+        finish(viewer, sign(ceremony.authority, asked)[1], may_vote=["alice"])
+
+
 def test_a_later_member_follows_and_a_client_gets_a_folder(ceremony: Ceremony) -> None:
     later = request(
         ceremony.place / "five", ceremony.authority / "genesis.json", Role.NODE, "node-5", "five:7001"

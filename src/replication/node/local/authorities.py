@@ -9,6 +9,8 @@ changes it, so that no machine alone decides whom the others trust. In this orde
 3. Every certificate is issued again (`enrolment.renew`, `renew_clients`).
 4. `rotate` with `finish` leaves only the new authority in the file, and `trust` takes it to every host.
 
+A host refuses a file that would cut itself off. Whether the others have new certificates it cannot know.
+
 The genesis file goes on naming the first authority. It names the cluster, and no certificate is judged by it
 any more.
 """
@@ -30,6 +32,7 @@ from replication.identity.tls import (
 )
 from replication.node.local.enrolment_files import (
     authority_file,
+    is_authority,
     load_authority,
     naming,
     put,
@@ -39,12 +42,7 @@ from replication.node.local.enrolment_files import (
 )
 from replication.node.local.provision import issue_clients
 
-__all__ = ["is_authority", "renew_clients", "rotate", "trust"]
-
-
-def is_authority(directory: Path) -> bool:
-    """Whether an authority's private key is in the folder: one by `acp enrol invite`, or by `acp init`."""
-    return (directory / "ca" / "ca.key").exists()
+__all__ = ["renew_clients", "rotate", "trust"]
 
 
 def rotate(directory: Path, *, finish: bool = False) -> Path:

@@ -1,8 +1,9 @@
 """Backups of a node's record, taken while it runs, and homes made from them.
 
-A backup is one file: a line of JSON (genesis file, configuration, policy, height; keys only when asked), then
-every committed block with its commit certificate, each as a length and a `CommittedBlock`. A running node is
-asked for its blocks by its own certificate, so that its file is only ever open in the node itself.
+A backup is one file: a line of JSON (genesis file, configuration, policy, authorities that it trusts, height;
+keys only when asked), then every committed block with its commit certificate, each as a length and a
+`CommittedBlock`. A running node is asked for its blocks by its own certificate, so that its file is only ever
+open in the node itself.
 
 **What was signed is never in a backup.** An old sign journal would let the member sign what contradicts what
 it signed after the backup. So a restored home has a record and no journal, which is a lost disk: the node
@@ -32,6 +33,7 @@ from google.protobuf.message import DecodeError
 from replication.errors import CallerError, OperatorError, PeerError
 from replication.identity.genesis import Genesis, parse_genesis
 from replication.identity.private_files import write_private
+from replication.identity.tls import check_authorities
 from replication.ledger import codec
 from replication.ledger.application import VotingApplication
 from replication.ledger.journal import SignJournal
@@ -47,14 +49,17 @@ from replication.v1 import log_pb2, peer_service_pb2, peer_service_pb2_grpc
 
 __all__ = ["BackupError", "Restored", "back_up", "restore"]
 
-BACKUP_FORMAT: Final = "agent-consensus/backup/1"
+BACKUP_FORMAT: Final = "agent-consensus/backup/2"
+"""2 holds the authorities that the node trusted."""
+
 MAX_HEAD_BYTES: Final = 4 * 1024 * 1024
 """A genesis file (1 MiB at most), as a string in JSON, and a configuration."""
 
 CALL_SECONDS: Final = 30.0
 
 _LENGTH: Final = struct.Struct(">I")
-_KEYS: Final = ("keys/signing.pem", "tls/node.key", "tls/node.crt", "tls/ca.crt")
+_TEXTS: Final = ("genesis", "config", "policy", "authorities")
+_KEYS: Final = ("keys/signing.pem", "tls/node.key", "tls/node.crt")
 
 Pairs = Iterator[tuple[Block, Certificate]]
 
@@ -128,6 +133,7 @@ class _Head:
     member_id: str
     policy: str
     height: int
+    authorities: bytes
     keys: dict[str, str]
 
 
@@ -194,16 +200,16 @@ def _append(store: Store, application: VotingApplication, block: Block, certific
 def _furnish(home: NodeHome, head: _Head) -> None:
     """Everything but record and journal. What is there stays."""
     config = parse_config(head.config, str(home.config))
-    files = {home.genesis: head.genesis.raw, home.tls_authority: head.genesis.ca_certificate}
+    files = {home.genesis: head.genesis.raw, home.tls_authority: head.authorities}
     if config.policy.file is not None:
         files[home.path / Path(config.policy.file).name] = head.policy.encode()
     files[home.config] = head.config.encode()
-    for name, text in head.keys.items():
-        if not (home.path / name).exists():
-            write_private(home.path / name, text.encode())
     for path, data in files.items():
         if not path.exists():
             path.write_bytes(data)
+    for name, text in head.keys.items():
+        if not (home.path / name).exists():
+            write_private(home.path / name, text.encode())
 
 
 def _put_aside_old_journal(home: NodeHome, head: _Head) -> None:
@@ -225,6 +231,7 @@ def _write(checked: CheckedHome, file: Path, height: int, pairs: Iterable[Any], 
         "config": home.config.read_text(encoding="utf-8"),
         "policy": "" if policy is None else (home.path / policy).read_text(encoding="utf-8"),
         "height": height,
+        "authorities": checked.tls.authorities.decode("ascii"),
         "keys": {name: (home.path / name).read_text(encoding="ascii") for name in _KEYS if with_keys},
     }
     draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
@@ -252,7 +259,7 @@ def _read_head(file: Path, stream: BinaryIO) -> _Head:
         head = json.loads(raw)
         if head["format"] != BACKUP_FORMAT:
             raise ValueError(f"its format is {head['format']!r:.80}, not {BACKUP_FORMAT}")
-        texts = (head["genesis"], head["config"], head["policy"], *head["keys"].values())
+        texts = (*(head[name] for name in _TEXTS), *head["keys"].values())
         if not all(isinstance(text, str) for text in texts) or not set(head["keys"]) <= set(_KEYS):
             raise ValueError("its first line is not what it must be")
         if type(head["height"]) is not int or head["height"] < 0:
@@ -261,7 +268,10 @@ def _read_head(file: Path, stream: BinaryIO) -> _Head:
         raise BackupError(f"{file} is not a backup by acp: {error}") from error
     config = parse_config(head["config"], f"config.toml in {file}")
     genesis = parse_genesis(head["genesis"].encode())
-    return _Head(genesis, head["config"], config.id, head["policy"], head["height"], head["keys"])
+    authorities = check_authorities(head["authorities"].encode())
+    return _Head(
+        genesis, head["config"], config.id, head["policy"], head["height"], authorities, head["keys"]
+    )
 
 
 def _blocks(file: Path, stream: BinaryIO, height: int) -> Pairs:

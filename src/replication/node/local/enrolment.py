@@ -43,6 +43,7 @@ from replication.identity.enrolment import (
 from replication.identity.genesis import Genesis, Rules, build_genesis, load_genesis, parse_genesis
 from replication.identity.keys import SigningKey
 from replication.identity.members import Executor, Member
+from replication.identity.names import is_member_id
 from replication.identity.private_files import read_private, write_private
 from replication.identity.roles import Identity, Role
 from replication.identity.tls import (
@@ -73,10 +74,10 @@ from replication.node.local.enrolment_files import (
 from replication.node.local.provision import (
     DEFAULT_RULES,
     PolicyChoice,
+    configure,
     furnish,
     issue_clients,
     make_folders,
-    serve_metrics,
 )
 
 __all__ = ["Finished", "finish", "found", "invite", "read_request", "renew", "request", "sign"]
@@ -263,12 +264,14 @@ def finish(
     policy: PolicyChoice | None = None,
     *,
     metrics: str | None = None,
-    may_vote: Sequence[str] = (),
+    may_vote: Sequence[str] | None = None,
 ) -> Finished:
     """Put a bundle into the home that asked for it. The first time this completes the home (and makes the
-    sign journal); later it replaces the transport key and certificate, and a running node takes both up. With
-    `metrics`, HOST:PORT, a node serves them there from its next start on. A new node votes as those say who
-    are on its host, or have a client certificate with a name that `may_vote`.
+    sign journal); later it replaces the transport key and certificate, and a running node takes both up.
+
+    From its next start on a node serves metrics at `metrics`, HOST:PORT, and votes as those say who are on
+    its host or have a client certificate with one of the names in `may_vote`. What is None stays as it is; a
+    new node serves none, and has no names.
 
     Raises:
         OperatorError: the bundle is not for this home and its request, or not good.
@@ -276,10 +279,15 @@ def finish(
     raw, asked = read(file), _old_request(home)
     if metrics is not None:
         checked_address(metrics)
-        if asked.role is not Role.NODE:
-            raise EnrolmentError(
-                f"{home} is no home of a node: only nodes serve metrics. Nothing was changed."
-            )
+    for name in may_vote or ():
+        if not is_member_id(name):
+            raise EnrolmentError(f"{name!r:.100} cannot be the name in a certificate. Nothing was changed.")
+    settings = {"monitoring": metrics, "may_vote": None if may_vote is None else tuple(may_vote)}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if settings and asked.role is not Role.NODE:
+        raise EnrolmentError(
+            f"{home} is no home of a node: only nodes vote and serve metrics. Nothing was changed."
+        )
     with naming(file):
         bundle = parse_bundle(raw)
         _require_answer(home, asked, bundle)
@@ -299,21 +307,13 @@ def finish(
         if asked.role is not Role.NODE:
             (home / "genesis.json").write_bytes(bundle.genesis.raw)
         elif not (home / "config.toml").exists():
-            _complete(home, bundle, asked, policy or PolicyChoice(), may_vote, joins=not is_member)
-    if metrics is not None:
-        serve_metrics(home, metrics)
+            _complete(home, bundle, asked, policy or PolicyChoice(), joins=not is_member)
+    if settings:
+        configure(home, **settings)
     return Finished(bundle.identity, is_member, renewed)
 
 
-def _complete(
-    home: Path,
-    bundle: Bundle,
-    asked: JoinRequest,
-    policy: PolicyChoice,
-    may_vote: Sequence[str],
-    *,
-    joins: bool,
-) -> None:
+def _complete(home: Path, bundle: Bundle, asked: JoinRequest, policy: PolicyChoice, *, joins: bool) -> None:
     paths = NodeHome(home)
     if paths.ledger.exists():
         raise EnrolmentError(
@@ -321,7 +321,7 @@ def _complete(
             "this member has signed. Restore config.toml, or enrol with a new key in another folder."
         )
     paths.sign_journal.unlink(missing_ok=True)  # of a try that did not come to its end; no node ran on it
-    furnish(home, bundle.genesis, asked.name, asked.address, policy, joins=joins, may_vote=tuple(may_vote))
+    furnish(home, bundle.genesis, asked.name, asked.address, policy, joins=joins, may_vote=())
 
 
 def _require_answer(home: Path, asked: JoinRequest, bundle: Bundle) -> None:

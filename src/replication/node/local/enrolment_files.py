@@ -15,6 +15,7 @@ from replication.node.home import NodeHome
 
 __all__ = [
     "authority_file",
+    "is_authority",
     "load_authority",
     "naming",
     "next_key",
@@ -31,9 +32,14 @@ NEXT: Final = ".next"
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
 
+def is_authority(directory: Path) -> bool:
+    """Whether an authority's private key is in the folder: one by `acp enrol invite`, or by `acp init`."""
+    return (directory / "ca" / "ca.key").exists()
+
+
 def load_authority(directory: Path) -> tuple[bytes, bytes]:
     """The certificates of the authorities that the folder trusts, and the key of the one that issues."""
-    if not (directory / "ca" / "ca.key").exists():
+    if not is_authority(directory):
         raise EnrolmentError(
             f"{directory} is not an authority's folder: it has no ca/ca.key. Make one with: acp enrol invite "
             f"{directory}"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from replication.errors import OperatorError
 from replication.identity.genesis import (
@@ -56,6 +56,7 @@ __all__ = [
     "PolicyChoice",
     "add_executor_home",
     "add_home",
+    "configure",
     "furnish",
     "issue_clients",
     "make_folders",
@@ -64,7 +65,6 @@ __all__ = [
     "pick_free_ports",
     "plan_addresses",
     "provision_cluster",
-    "serve_metrics",
 ]
 
 CLIENT_ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.EXECUTOR)
@@ -143,7 +143,7 @@ def provision_cluster(
         )
         if metrics:
             for home, listen in zip(node_homes(directory), plan_metrics(addresses), strict=True):
-                serve_metrics(home, listen)
+                configure(home, monitoring=listen)
         return genesis
     except OSError as error:
         _undo(directory, existed)
@@ -184,7 +184,7 @@ def add_home(
     try:
         _make_home(home, member, key, genesis, authority, policy or PolicyChoice(), joins=True)
         if metrics is not None:
-            serve_metrics(home, checked_address(metrics))
+            configure(home, monitoring=checked_address(metrics))
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
         raise
@@ -226,11 +226,11 @@ def _prepare_addition(directory: Path, home: Path, name: str) -> tuple[Genesis, 
     return genesis, authority
 
 
-def serve_metrics(home: Path, listen: str) -> None:
-    """Have the node of `home` serve metrics at `listen`, HOST:PORT, from its next start on. Raises
+def configure(home: Path, **settings: Any) -> None:
+    """Change settings (fields of `NodeConfig`) of the node of `home`, from its next start on. Raises
     `ConfigError`."""
     file = NodeHome(home).config
-    write_config(file, replace(read_config(file), monitoring=listen))
+    write_config(file, replace(read_config(file), **settings))
 
 
 def node_homes(directory: Path) -> list[Path]:
