@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ class State:
     call_ids: list[str] = field(default_factory=list)
     corrupt: bool = False
     forgotten: set[str] = field(default_factory=set)
+    clock_offsets_ms: dict[str, int] = field(default_factory=dict)
+    hanging: set[str] = field(default_factory=set)
 
 
 class FakeCluster:
@@ -301,6 +304,8 @@ class Service(
 
     def GetStatus(self, request: cluster.GetStatusRequest, context: Any) -> cluster.GetStatusResponse:
         self.enter("GetStatus", context)
+        while self.node in self.state.hanging and context.is_active():
+            time.sleep(0.01)
         members = [
             cluster.MemberStatus(
                 id=member.id,
@@ -323,6 +328,7 @@ class Service(
             commit_quorum=3,
             node_id=self.node,
             members=members,
+            clock_ms=time.time_ns() // 1_000_000 + self.state.clock_offsets_ms.get(self.node, 0),
         )
 
     def ListMembers(self, request: cluster.ListMembersRequest, context: Any) -> cluster.ListMembersResponse:

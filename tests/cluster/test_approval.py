@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.conftest import MakeCluster
+from tests.support.real_cluster import known
 
 from replication.client import RemoteError
 from replication.node.local.rules_file import read_rules
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.cluster
 
 RULES = """
 default_window_ms = 0
@@ -33,9 +34,11 @@ def test_rules_hold_and_are_explained(make_cluster: MakeCluster, tmp_path: Path)
     with cluster.client() as client:
         proposal = client.propose("terminate", "agent-7", node="node-1")
         assert proposal.closes_ms - proposal.created_ms == 60_000
+        known(client, proposal, "node-3")
         with pytest.raises(RemoteError, match="the same target is open") as locked:
             client.propose("restrict", "agent-7", node="node-3")
         assert locked.value.reason == "TARGET_LOCKED"
+        known(client, proposal, "node-2")
         with pytest.raises(RemoteError, match="needs a reason") as silent:
             client.vote(proposal.id, "approve", node="node-2")
         assert silent.value.reason == "REASON_REQUIRED"
@@ -53,7 +56,8 @@ def test_rules_hold_and_are_explained(make_cluster: MakeCluster, tmp_path: Path)
         assert (decided.approved, decided.missing) == (True, ())
         assert decided.tally is not None
         assert (decided.tally.approve_count, decided.tally.abstain_count) == (3, 1)
-        assert client.certificate(proposal.id).verified
+        assert client.certificate(proposal.id, node="node-4").verified
+        known(client, decided, "node-3")
         client.propose("restrict", "agent-7", node="node-3")
     cluster.settle()
     cluster.verified_exports()

@@ -6,19 +6,19 @@ import shutil
 
 import pytest
 from tests.cluster.conftest import MakeCluster
-from tests.support.real_cluster import Cluster, until
+from tests.support.real_cluster import Answer, Cluster, until
 
 from replication.cli.main import ExitCode
 from replication.node.local.provision import PolicyChoice
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.cluster
 
 
 def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     cluster.settle()
-    well = cluster.acp("doctor")
-    assert (well.code, well.out) == (ExitCode.OK, ""), well.out + well.err
+    well = until(lambda: finds_nothing(cluster), "nothing is wrong")
+    assert well.out == ""
     assert "4 nodes answered" in well.err
 
     with cluster.client() as client:
@@ -26,9 +26,10 @@ def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
     cluster.kill(leader)
     hurt = cluster.acp("doctor", "--json")
     assert hurt.code == ExitCode.CONFLICT
-    about = {(item["severity"], item["subject"]) for item in hurt.json}
-    assert ("warning", leader) in about
-    assert any("nothing listens at" in item["what"] for item in hurt.json)
+    assert any(
+        (item["severity"], item["subject"]) == ("warning", leader) and "nothing listens at" in item["what"]
+        for item in hurt.json
+    )
 
     other = next(node for node in cluster.genesis.members.ids if node != leader)
     cluster.kill(other)
@@ -36,18 +37,21 @@ def test_the_doctor_sees_what_happens(make_cluster: MakeCluster) -> None:
     assert lost.code == ExitCode.CONFLICT
     cluster.start_one(leader)
     cluster.start_one(other)
-    until(lambda: cluster.acp("doctor").code == ExitCode.OK, "both are back, and sign")
+    until(lambda: finds_nothing(cluster), "both are back, and sign")
 
     keys = [cluster.home(leader) / "tls" / "node.key", cluster.home(leader) / "keys" / "signing.pem"]
     keys += [cluster.directory / "ca" / "ca.key", cluster.directory / "clients" / "viewer.key"]
     for key in keys:
         key.chmod(0o644)
-    careless = cluster.acp("doctor", "--json")
-    found = {(item["severity"], item["subject"]) for item in careless.json}
-    assert found == {("critical", str(key)) for key in keys}
+
+    def careless() -> bool:
+        found = {(item["severity"], item["subject"]) for item in cluster.acp("doctor", "--json").json}
+        return found == {("critical", str(key)) for key in keys}
+
+    until(careless, "these keys are found, and nothing else")
     for key in keys:
         key.chmod(0o600)
-    assert cluster.acp("doctor").code == ExitCode.OK
+    until(lambda: finds_nothing(cluster))
 
 
 def test_a_shorter_record_that_is_another_one_is_found(
@@ -70,7 +74,7 @@ def test_a_shorter_record_that_is_another_one_is_found(
     cluster.start()
     decide(cluster, "another-life", 3)
     cluster.settle()
-    assert cluster.acp("doctor").code == ExitCode.OK
+    until(lambda: finds_nothing(cluster))
 
     cluster.kill("node-4")
     shutil.rmtree(homes["node-4"])
@@ -79,11 +83,22 @@ def test_a_shorter_record_that_is_another_one_is_found(
 
     def divergence() -> list[str]:
         found = cluster.acp("doctor", "--json").json
-        return [item["what"] for item in found if "records diverge" in item["what"]]
+        return [
+            item["what"]
+            for item in found
+            if "records diverge" in item["what"] and all(node in item["what"] for node in homes)
+        ]
 
     (what,) = until(divergence, "the doctor compares the records")
     assert "node-1, node-2, node-3: " in what
     assert "; node-4: " in what
+
+
+def finds_nothing(cluster: Cluster) -> Answer | None:
+    """What the doctor says of a cluster with which nothing is wrong. A node that did not answer in time, on a
+    machine that stood still, is a finding."""
+    answer = cluster.acp("doctor")
+    return answer if answer.code == ExitCode.OK else None
 
 
 def decide(cluster: Cluster, target: str, count: int) -> None:

@@ -186,7 +186,7 @@ def growing(make_cluster: MakeCluster, approving: PolicyChoice) -> Growing:
     return Growing(make_cluster(policy=approving), approving.file)
 
 
-@pytest.mark.timeout(300)  # six changes, each proposed, voted on and carried out
+@pytest.mark.timeout(900)  # six changes, each proposed, voted on and carried out
 def test_four_become_seven_and_four_again_under_load(growing: Growing) -> None:
     cluster = growing.cluster
     early = growing.decide("agent-early", "node-1")

@@ -17,7 +17,7 @@ from replication.client.errors import InvalidRequestError, NotFoundError
 from replication.node.config import read_config, split_address
 from replication.node.local.provision import PolicyChoice
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.cluster
 
 
 def get(port: int, path: str) -> tuple[int, str]:

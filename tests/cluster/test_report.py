@@ -13,7 +13,7 @@ from tests.support.real_cluster import until
 from replication.cli.main import ExitCode
 from replication.node.local.provision import PolicyChoice
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 EVIL = "<script>console.error('it ran')</script><img src='http://127.0.0.1:9/x'>"
 

@@ -14,7 +14,7 @@ from tests.support.deployment import FOUNDERS, LATER, ROOT, sections
 
 from replication.faults.harness.namespaces import fresh_network_command, why_not
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_the_commands_of_the_readme_run_a_cluster_on_hosts_of_its_own(

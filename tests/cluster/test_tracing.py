@@ -13,7 +13,7 @@ from replication.client import call_id
 from replication.node.config import read_config, write_config
 from replication.node.local.provision import PolicyChoice, pick_free_ports
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.cluster
 
 
 def trace_to(cluster: Cluster, endpoint: str) -> None:

@@ -26,12 +26,15 @@ from replication.client import (
     wait_until_ready,
     wait_until_settled,
 )
+from replication.client.errors import NotFoundError
+from replication.client.model import Proposal
 from replication.identity.genesis import Genesis, load_genesis
 from replication.ledger.verify import verify_export
 from replication.node.local.processes import LocalCluster
 from replication.node.local.provision import DEFAULT_RULES, node_homes, provision_cluster
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
+"""Nothing takes that long, but on a machine that has much else to do."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Cluster:
         )
 
     def client(self, role: str = "admin") -> Client:
-        """A client that asks every node once."""
-        return Client(open_folder(self.directory, role), rounds=3)
+        """A client as people have it: it tries again until its time is up."""
+        return Client(open_folder(self.directory, role))
 
     def pid(self, node: str) -> int:
         return self.local.pids()[self.home(node)]
@@ -183,6 +186,22 @@ def made_cluster(directory: Path, *, start: bool = True, **options: Any) -> Iter
             if child.poll() is None:
                 child.send_signal(signal.SIGCONT)
         cluster.local.stop()
+
+
+def known(client: Client, proposal: Proposal, node: str) -> Proposal:
+    """Wait until a node has a proposal, and its decision if it is decided; what it says of it.
+
+    An answer means that the node which gave it has the block, and that the others will get it."""
+
+    def look() -> Proposal | None:
+        try:
+            found = client.get_proposal(proposal.id, node=node)
+        except NotFoundError:
+            return None
+        return found if found.decided or not proposal.decided else None
+
+    found: Proposal = until(look, f"{node} has {proposal.id}")
+    return found
 
 
 def until(condition: Callable[[], Any], what: str = "it", seconds: float = WAIT_SECONDS) -> Any:

@@ -65,9 +65,8 @@ def examine(client: Client, handle: ClusterHandle, seconds: float) -> Evidence:
     from replication.client import RemoteError
     from replication.client.diagnosis import Evidence
 
-    began = time.time_ns()
+    asked_ms = time.time_ns() // 1_000_000
     answers = client.survey(timeout_seconds=seconds)
-    middle_ms = (began + time.time_ns()) // 2_000_000
     known = {endpoint.member_id or endpoint.address: endpoint for endpoint in handle.endpoints}
     addresses = {member.id: member.address for answer in answers.values() for member in answer.members}
     failures = {
@@ -88,7 +87,7 @@ def examine(client: Client, handle: ClusterHandle, seconds: float) -> Evidence:
             note(f"The record could not be asked: {error}")
     return Evidence(
         answers=answers,
-        asked_ms=middle_ms,
+        asked_ms=asked_ms,
         failures=failures,
         membership=membership,
         summary=summary,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from replication.client import convert
@@ -79,10 +81,14 @@ class AdministrationCalls:
         return {status.node_id: status for status in found if status is not None}
 
     async def _status_at(self, endpoint: Endpoint, timeout_seconds: float) -> ClusterStatus | None:
+        began_ms = time.time_ns() // 1_000_000
         try:
             response = await self._transport.ask_once(
                 endpoint, lambda stubs: stubs.cluster.GetStatus, cluster.GetStatusRequest(), timeout_seconds
             )
-            return convert.cluster_status(response)
+            status = convert.cluster_status(response)
         except (RemoteError, ResponseError):
             return None
+        # Between the question and its answer any time could be the right one.
+        nearest_ms = min(max(status.clock_ms, began_ms), time.time_ns() // 1_000_000)
+        return replace(status, clock_skew_ms=status.clock_ms - nearest_ms)

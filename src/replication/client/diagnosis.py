@@ -43,10 +43,10 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What was found out: the answers by node; what the attempt came to for nodes without an answer; and, in
-    milliseconds of this host since the Unix epoch, `asked_ms`, the middle of the time in which they were
-    asked. `changes_ms` are the block times at which a coordinator was replaced, as far as they were looked
-    at. `hashes` are those of the last entry when a node's record is cut to a length that another one states
-    (see `shorter_lengths`), by length and node; empty where the node did not show the entry."""
+    milliseconds of this host since the Unix epoch, `asked_ms`, when they were asked. `changes_ms` are the
+    block times at which a coordinator was replaced, as far as they were looked at. `hashes` are those of the
+    last entry when a node's record is cut to a length that another one states (see `shorter_lengths`), by
+    length and node; empty where the node did not show the entry."""
 
     answers: Mapping[str, ClusterStatus]
     asked_ms: int
@@ -190,9 +190,7 @@ def _behind(picture: ClusterPicture, answers: Mapping[str, ClusterStatus]) -> It
 
 def _clocks(found: Evidence) -> Iterator[Finding]:
     for node, status in found.answers.items():
-        if not status.clock_ms:
-            continue
-        skew = status.clock_ms - found.asked_ms
+        skew = status.clock_skew_ms
         if abs(skew) > CLOCK_BOUND_MS:
             direction = "ahead of" if skew > 0 else "behind"
             yield Finding(

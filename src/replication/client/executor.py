@@ -152,6 +152,8 @@ class Executor:
         """Targets, as each node lists them, whose decisions are being carried out or wait for their turn."""
         self._missed: set[tuple[str | None, str]] = set()
         """Of those, the ones that a later round came upon."""
+        self._looking: set[str | None] = set()
+        """Nodes that are being asked what is due."""
         self._turned_away: set[str] = set()
         """Targets about which something was to be done while something else was done about them."""
         self._handled: set[str] = set()
@@ -227,8 +229,7 @@ class Executor:
         return any(one.id == self._name and one.public_key == public_key for one in membership.executors)
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        """Begin what is due, round after round, without waiting for it; have the gate follow every node, also
-        those that came later."""
+        """Begin what is due, round after round, without waiting; have the gate follow every node."""
         turn, kept = 0, set[str | None]()
         while True:
             self._wake.clear()
@@ -237,16 +238,24 @@ class Executor:
                 for member in {endpoint.member_id for endpoint in endpoints} - kept:
                     kept.add(member)
                     group.create_task(self._keep_gate(self._gate, member))
-            try:
-                node = endpoints[turn % len(endpoints)].member_id
-                for target, proposals in (await self._due(node)).items():
-                    group.create_task(self._carry_out(target, proposals, node))
-            except (RemoteError, ResponseError) as error:
-                logger.warning("looking for decisions failed: %s", error)
+            node = endpoints[turn % len(endpoints)].member_id
+            if node not in self._looking:
+                self._looking.add(node)
+                group.create_task(self._look(node, group))
             turn += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wake.wait()
+
+    async def _look(self, node: str | None, group: asyncio.TaskGroup) -> None:
+        """Begin what a node says is due. One that is dead or hangs holds up no look at another."""
+        try:
+            for target, proposals in (await self._due(node)).items():
+                group.create_task(self._carry_out(target, proposals, node))
+        except (RemoteError, ResponseError) as error:
+            logger.warning("looking for decisions failed: %s", error)
+        finally:
+            self._looking.discard(node)
 
     async def _keep_gate(self, gate: GateFiles, node: str | None) -> None:
         """Have the gate follow one node's record. Each node has a task, so that one that lies or hangs holds

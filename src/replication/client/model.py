@@ -308,7 +308,8 @@ class ClusterStatus:
     """The cluster as node `node_id` sees it.
 
     `muted` says why this node signs nothing, `suspected` why it suspects the coordinator; both are empty when
-    all is well. `can_progress`: whether it hears from a commit quorum, itself included.
+    all is well. `can_progress`: whether it hears from a commit quorum, itself included. `clock_skew_ms`: by
+    how much the node's clock is at least ahead of this host's (behind it, if negative); known after a survey.
     """
 
     cluster_id: bytes
@@ -329,6 +330,7 @@ class ClusterStatus:
     suspected: str = ""
     can_progress: bool = True
     clock_ms: int = 0
+    clock_skew_ms: int = 0
     certificate_expires_ms: int = 0
 
     def member(self, member_id: str) -> MemberState | None:

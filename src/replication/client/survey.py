@@ -17,13 +17,15 @@ __all__ = ["ClusterPicture", "merge"]
 @dataclass(frozen=True, slots=True)
 class ClusterPicture:
     """The cluster as seen by all who answered. `answered` are the members that spoke for themselves; `muted`
-    says of some why they sign nothing, `suspected` why they suspect the coordinator."""
+    says of some why they sign nothing, `suspected` why they suspect the coordinator, `unheard` of some whom
+    they do not hear."""
 
     status: ClusterStatus
     members: tuple[MemberState, ...]
     answered: frozenset[str]
     muted: Mapping[str, str] = field(default_factory=dict)
     suspected: Mapping[str, str] = field(default_factory=dict)
+    unheard: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def can_decide(self) -> bool:
@@ -43,8 +45,8 @@ class ClusterPicture:
 
     @property
     def all_connected(self) -> bool:
-        """Whether every member answered for itself and the coordinator hears from all."""
-        return len(self.answered) == self.status.n and all(member.reachable for member in self.status.members)
+        """Whether every member answered for itself and hears from all."""
+        return len(self.answered) == self.status.n and not self.unheard
 
 
 def merge(answers: Mapping[str, ClusterStatus], *, preferred: str | None = None) -> ClusterPicture:
@@ -60,12 +62,17 @@ def merge(answers: Mapping[str, ClusterStatus], *, preferred: str | None = None)
     )
     members = tuple(_state_of(member, answers) for member in status.members)
     answered = {member.id: answers[member.id] for member in members if member.id in answers}
+    unheard = {
+        member: tuple(state.id for state in answer.members if not state.reachable)
+        for member, answer in answered.items()
+    }
     return ClusterPicture(
         status,
         members,
         frozenset(answered),
         {member: answer.muted for member, answer in answered.items() if answer.muted},
         {member: answer.suspected for member, answer in answered.items() if answer.suspected},
+        {member: peers for member, peers in unheard.items() if peers},
     )
 
 

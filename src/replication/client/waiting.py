@@ -14,20 +14,25 @@ from replication.errors import OperatorError
 
 __all__ = ["START_SECONDS", "wait_until_ready", "wait_until_settled"]
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
+SIGNING_SECONDS: Final = 5.0
+"""A node that has just started signs once it has heard from others what it signed before. Who signs nothing
+for longer has another reason, which is not waited for."""
+
 _POLL_SECONDS: Final = 0.05
 
 
 async def wait_until_ready(
     handle: ClusterHandle, require_alive: Callable[[], None] | None = None, seconds: float = START_SECONDS
 ) -> ClusterPicture:
-    """Wait until every node answers and the coordinator hears from all of them.
+    """Wait until every node answers, hears from all others, and signs (for that, `SIGNING_SECONDS` at most).
 
     `require_alive` is called while waiting; it raises when there is nothing to wait for any more. Raises
     `OperatorError` when the time is up, with what is missing.
     """
     give_up = time.monotonic() + seconds
     answers = {}
+    signing_by = give_up
     async with AsyncClient(handle) as client:
         while time.monotonic() < give_up:
             if require_alive is not None:
@@ -36,7 +41,9 @@ async def wait_until_ready(
             if answers:
                 picture = merge(answers)
                 if picture.all_connected:
-                    return picture
+                    signing_by = min(signing_by, time.monotonic() + SIGNING_SECONDS)
+                    if not picture.muted or time.monotonic() >= signing_by:
+                        return picture
             await asyncio.sleep(_POLL_SECONDS)
     silent = [str(endpoint) for endpoint in handle.endpoints if endpoint.member_id not in answers]
     problem = (

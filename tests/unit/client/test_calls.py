@@ -85,6 +85,17 @@ def test_reads(client: Client) -> None:
     assert sorted(client.survey()) == ["node-1", "node-2", "node-3", "node-4"]
 
 
+def test_clocks_are_compared_around_each_answer(fake: FakeCluster, client: Client) -> None:
+    """A node that hangs makes a survey last, and nobody's clock wrong."""
+    fake.state.hanging.add("node-4")
+    fake.state.clock_offsets_ms = {"node-2": -61_000, "node-3": 61_000}
+    answers = client.survey(timeout_seconds=3.0)
+    assert sorted(answers) == ["node-1", "node-2", "node-3"]
+    assert answers["node-1"].clock_skew_ms == 0
+    assert -61_000 <= answers["node-2"].clock_skew_ms < -57_000
+    assert 57_000 < answers["node-3"].clock_skew_ms <= 61_000
+
+
 def test_listings_are_paged(fake: FakeCluster, client: Client) -> None:
     for _ in range(5):
         client.propose("restrict")

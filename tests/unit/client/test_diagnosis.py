@@ -140,7 +140,7 @@ def test_a_shorter_record_is_not_another_one() -> None:
 
 @pytest.mark.parametrize(("skew", "words"), [(2_500, "2.5 s ahead of"), (-61_000, "61.0 s behind")])
 def test_clocks(skew: int, words: str) -> None:
-    severity, subject, what = only(evidence(changed("node-3", clock_ms=NOW_MS + skew)))
+    severity, subject, what = only(evidence(changed("node-3", clock_skew_ms=skew)))
     assert (severity, subject) == ("warning", "node-3")
     assert words in what
 

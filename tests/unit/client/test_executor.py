@@ -592,3 +592,25 @@ def test_a_node_that_lists_what_is_not_and_hangs_holds_up_nothing(bench: Bench) 
     nodes.certificate = hangs  # type: ignore[method-assign]
     asyncio.run(run())
     assert bench.acts == ["agent-1"]
+
+
+def test_a_node_that_hangs_when_it_is_asked_what_is_due_holds_up_nothing(bench: Bench) -> None:
+    decided_already = decided(bench, "quarantine agent-1")
+    nodes, honest = bench.nodes, bench.nodes.members
+    asked: list[str | None] = []
+
+    async def hangs(*, node: str | None = None) -> Membership:
+        asked.append(node)
+        if node == LIAR:
+            await asyncio.Event().wait()
+        return await honest(node=node)
+
+    async def run() -> None:
+        nodes.proposals.extend(decided_already)
+        async with at_work(bench.executor):
+            await comes(lambda: bench.acts == ["agent-1"])
+            await comes(lambda: asked.count(HONEST) > 2)
+
+    nodes.members = hangs  # type: ignore[method-assign]
+    asyncio.run(run())
+    assert asked.count(LIAR) == 1, "who has not answered yet is not asked again"

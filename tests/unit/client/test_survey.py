@@ -57,6 +57,14 @@ def test_for_silent_members_the_newest_word_of_others_counts() -> None:
     assert picture.settled
 
 
+def test_all_are_connected_when_each_hears_every_other() -> None:
+    answers = {name: answer(name, [member("a"), member("b"), member("c")]) for name in "abc"}
+    assert merge(answers).all_connected
+    answers["c"] = answer("c", [member("a"), member("b", reachable=False), member("c")])
+    picture = merge(answers)
+    assert (picture.all_connected, picture.unheard) == (False, {"c": ("b",)})
+
+
 def test_unequal_heads_are_not_settled() -> None:
     answers = {
         node: answer(node, [member(name, head=node if name == node else "h") for name in NODES])
