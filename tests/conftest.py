@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from replication.node.local import addresses
 
 NOT_RUN = "NOT RUN: "
 COUNTING = ("tests/security/test_record_damage", "tests/simulation/")
@@ -54,6 +56,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports() -> Iterator[None]:
+    """Each worker draws from ports of its own: another's cluster must not take a port between the draw and
+    the start of the node, or while the node is down."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(addresses, "PORT_RANGE", addresses.PORT_RANGE[worker % 4 :: 4])
+        yield
 
 
 def pytest_report_header(config: pytest.Config) -> str:

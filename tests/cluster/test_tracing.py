@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.cluster.conftest import MakeCluster
 from tests.support.collector import Collector, collector
-from tests.support.real_cluster import Cluster, until
+from tests.support.real_cluster import WAIT_SECONDS, Cluster, known, until
 
 from replication.client import call_id
 from replication.node.config import read_config, write_config
@@ -36,9 +36,15 @@ def test_one_trace_holds_what_all_nodes_did(make_cluster: MakeCluster, approving
         with cluster.client() as client:
             with call_id("web-4711"):
                 proposal = client.propose(
-                    "quarantine", "agent-7", node="node-2", wait_for_decision=True, timeout_seconds=20
+                    "quarantine",
+                    "agent-7",
+                    node="node-2",
+                    wait_for_decision=True,
+                    timeout_seconds=WAIT_SECONDS,
                 )
+            known(client, proposal, "node-3")
             client.execute(proposal.id, "succeeded", node="node-3")
+            voted = {vote.voter_id for vote in client.get_proposal(proposal.id, node="node-3").votes}
         until(lambda: len({span.member for span in found.spans if span.name == "execute"}) == 4)
         until(lambda: any(span.name == "VotingService.Execute" for span in found.spans))
         (root,) = [span for span in found.spans if span.name == "proposal"]
@@ -46,8 +52,11 @@ def test_one_trace_holds_what_all_nodes_did(make_cluster: MakeCluster, approving
         assert {(span.trace, span.parent) for span in found.spans if span is not root} == {
             (root.trace, root.id)
         }
-        for name in ("order", "vote", "decide", "execute"):
+        for name in ("order", "decide", "execute"):
             assert told(found, root.trace, name) == members, name
+        # Who hears of a proposal with its decision has no vote to cast any more.
+        assert voted <= set(told(found, root.trace, "vote"))
+        assert len(told(found, root.trace, "vote")) == len(set(told(found, root.trace, "vote")))
         assert told(found, root.trace, "VotingService.Propose") == ["node-2"]
         assert told(found, root.trace, "VotingService.Execute") == ["node-3"]
         (call,) = [span for span in found.spans if span.name == "VotingService.Propose"]
@@ -64,7 +73,7 @@ def test_without_its_collector_a_cluster_decides(make_cluster: MakeCluster, appr
     with cluster.client() as client:
         for number in range(10):
             decided = client.propose(
-                "quarantine", f"agent-{number}", wait_for_decision=True, timeout_seconds=20
+                "quarantine", f"agent-{number}", wait_for_decision=True, timeout_seconds=WAIT_SECONDS
             )
             assert decided.approved
     cluster.settle()

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -420,15 +420,18 @@ class Flood:
     def end(self) -> None:
         self.require_running()
         self._process.terminate()
-        out, _ = self._process.communicate(timeout=20)
+        out, _ = self._process.communicate(timeout=60)
         self.answers = json.loads(out.splitlines()[-1])
 
 
 @contextmanager
-def flooding(kind: str, directory: Path, node: str = "node-1") -> Iterator[Flood]:
-    """Flood a node; `answers` are there when it is over."""
+def flooding(
+    kind: str, directory: Path, answers: Collection[str] = (), node: str = "node-1"
+) -> Iterator[Flood]:
+    """Flood a node, from when it has given all these answers (any, if none is named), for a minute at most;
+    the `answers` of the flood are there when it is over."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.floods", kind, str(directory), "--node", node],
+        [sys.executable, "-m", "tests.support.floods", kind, str(directory), *answers, "--node", node],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -453,13 +456,15 @@ def memory_bytes(pid: int) -> int:
     raise AssertionError(f"process {pid} is gone")
 
 
-async def _main(kind: str, attacker: Attacker) -> None:
+async def _main(kind: str, attacker: Attacker, wanted: Collection[str]) -> None:
     os.nice(10)  # it would have a machine of its own; what is measured is what it costs the node
     task = asyncio.ensure_future(FLOODS[kind](attacker))
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    give_up = time.monotonic() + 15
-    while not attacker.answers and time.monotonic() < give_up and not task.done():
+    give_up = time.monotonic() + 60
+    while not (attacker.answers and attacker.answers.keys() >= set(wanted)):
+        if task.done() or time.monotonic() > give_up:
+            break
         await asyncio.sleep(0.01)
     print("started", flush=True)
     waiting = asyncio.ensure_future(ended.wait())
@@ -474,6 +479,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=sorted(FLOODS))
     parser.add_argument("directory", type=Path)
+    parser.add_argument("answers", nargs="*")
     parser.add_argument("--node", default="node-1")
     arguments = parser.parse_args()
-    asyncio.run(_main(arguments.kind, Attacker(arguments.directory, arguments.node)))
+    asyncio.run(_main(arguments.kind, Attacker(arguments.directory, arguments.node), arguments.answers))

@@ -109,14 +109,11 @@ class Cluster:
         """Wait until all nodes that answer, and at least `answering`, have one record."""
 
         async def work() -> ClusterPicture:
-            give_up = time.monotonic() + WAIT_SECONDS
             async with AsyncClient(open_folder(self.directory), rounds=1) as client:
-                while time.monotonic() < give_up:
-                    picture = await wait_until_settled(client, give_up - time.monotonic())
-                    if picture is not None and len(picture.answered) >= (answering or self.genesis.members.n):
-                        return picture
-                    await asyncio.sleep(0.05)
-            raise AssertionError(f"no common record within {WAIT_SECONDS:g} s")
+                needed = answering or self.genesis.members.n
+                picture = await wait_until_settled(client, WAIT_SECONDS, needed)
+            assert picture is not None, f"no common record within {WAIT_SECONDS:g} s"
+            return picture
 
         return asyncio.run(work())
 

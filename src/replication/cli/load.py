@@ -28,7 +28,7 @@ __all__ = ["LoadResult", "Measurement", "measure", "percentile"]
 
 CALL_SECONDS: Final = 20.0
 PAUSE_AFTER_ERROR_SECONDS: Final = 0.1
-SETTLE_SECONDS: Final = 15.0
+SETTLE_SECONDS: Final = 60.0
 WARM_UP_PROPOSALS: Final = 2
 
 
@@ -113,7 +113,7 @@ async def measure(handle: ClusterHandle, *, clients: int, seconds: float, spread
         load = await _run(connections, clients, seconds)
         own_cpu = time.process_time() - own_before
         after = await observer.survey()
-        picture = await wait_until_settled(observer, SETTLE_SECONDS)
+        picture = await wait_until_settled(observer, SETTLE_SECONDS, len(after))
         last = picture or merge(after)
         return Measurement(
             nodes=last.status.n,

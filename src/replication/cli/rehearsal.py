@@ -24,7 +24,7 @@ from replication.ledger.verify import VerificationError, read_lines, verify_cert
 __all__ = ["Check", "Outcome", "Rehearsal", "Report"]
 
 CALL_SECONDS: Final = 30.0
-SETTLE_SECONDS: Final = 15.0
+SETTLE_SECONDS: Final = 60.0
 
 Progress = Callable[[str], None]
 """Told what was just finished, once for each step that counts."""

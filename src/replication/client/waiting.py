@@ -56,14 +56,17 @@ async def wait_until_ready(
     )
 
 
-async def wait_until_settled(client: AsyncClient, seconds: float) -> ClusterPicture | None:
-    """Wait until all members that answer have one and the same record; None when the time is up before."""
+async def wait_until_settled(
+    client: AsyncClient, seconds: float, answering: int = 1
+) -> ClusterPicture | None:
+    """Wait until all members that answer, at least `answering`, have one and the same record; None when the
+    time is up before."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         answers = await client.survey(timeout_seconds=1.0)
         if answers:
             picture = merge(answers)
-            if picture.settled:
+            if picture.settled and len(picture.answered) >= answering:
                 return picture
         await asyncio.sleep(_POLL_SECONDS)
     return None

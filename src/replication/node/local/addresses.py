@@ -26,7 +26,7 @@ DEFAULT_BASE_PORT: Final = 7001
 DEFAULT_METRICS_PORT: Final = 9101
 LOOPBACK: Final = "127.0.0.1"
 
-_PORT_RANGE: Final = range(20_000, 32_000)
+PORT_RANGE: Final = range(20_000, 32_000)
 """Below where Linux takes ports for outgoing connections, which could take one of ours before the node
 starts.
 """
@@ -85,7 +85,7 @@ def plan_metrics(addresses: Sequence[str]) -> list[str]:
 
 def pick_free_ports(count: int, besides: Collection[int] = ()) -> list[int]:
     """`count` ports of this machine that nobody listens on now, none of them in `besides`."""
-    order = [port for port in _PORT_RANGE if port not in besides]
+    order = [port for port in PORT_RANGE if port not in besides]
     secrets.SystemRandom().shuffle(order)
     found: list[int] = []
     for port in order:
