@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from tests.support.real_cluster import WAIT_SECONDS, run_acp
+from tests.support.real_cluster import WAIT_SECONDS, run_acp, until
 
 from replication.cli.main import ExitCode
 from replication.node.config import read_config
@@ -46,7 +47,7 @@ def containers(place: Path) -> Iterator[Path]:
         }
         started.append(start("node.sh", {**common, **own}, place / f"node-{number}.log"))
     try:
-        assert started[0].wait(60) == 0, (place / "founder.log").read_text()
+        assert started[0].wait(2 * WAIT_SECONDS) == 0, (place / "founder.log").read_text()
         yield place / "authority"
     finally:
         for process in started[1:]:
@@ -62,26 +63,41 @@ def start(script: str, environment: dict[str, str], log: Path) -> subprocess.Pop
         )
 
 
+def is_ready(home: Path) -> bool:
+    return run_acp("health", str(home), "--service", "ready").code == ExitCode.OK
+
+
+def has_voted(home: Path) -> bool:
+    return run_acp("vote", "prop-0001", "approve", "--home", str(home)).code == ExitCode.OK
+
+
+def status_of(url: str) -> int:
+    try:
+        with urlopen(url, timeout=10) as response:  # loopback
+            return int(response.status)
+    except HTTPError as error:
+        return error.code
+
+
 def test_the_scripts_of_the_container_make_a_cluster(tmp_path: Path) -> None:
     with containers(tmp_path) as authority:
-        give_up = time.monotonic() + WAIT_SECONDS
-        while (answer := run_acp("health", str(tmp_path / "n1"), "--service", "ready")).code != ExitCode.OK:
-            assert time.monotonic() < give_up, answer.err
-            time.sleep(0.2)
+        for node in ("n1", "n2", "n3", "n4"):
+            until(partial(is_ready, tmp_path / node), f"{node} is ready", 2 * WAIT_SECONDS)
         metrics = read_config(tmp_path / "n1" / "config.toml").monitoring
-        with urlopen(f"http://{metrics}/readyz", timeout=10) as response:  # loopback
-            assert response.status == 200
+        until(lambda: status_of(f"http://{metrics}/readyz") == 200)
         assert read_config(tmp_path / "n2" / "config.toml").monitoring is None
         answer = run_acp("propose", "quarantine", "agent-1", "--json", directory=authority)
-        while answer.code != ExitCode.OK:
-            assert time.monotonic() < give_up, answer.err
-            answer = run_acp("propose", "quarantine", "agent-1", "--json", directory=authority)
+        assert answer.code == ExitCode.OK, answer.err
         answer = run_acp("vote", "prop-0001", "approve", "--node", "node-1", directory=authority)
         assert answer.code == ExitCode.DENIED, "the founder has nobody vote"
         for node in ("n1", "n2", "n3"):
-            answer = run_acp("vote", "prop-0001", "approve", "--home", str(tmp_path / node))
-            assert answer.code == ExitCode.OK, answer.err
-        assert run_acp("show", "prop-0001", "--json", directory=authority).json["decision"] == "approved"
+            until(partial(has_voted, tmp_path / node), f"{node} has the proposal, and votes")
+
+        def decision() -> bool:
+            shown = run_acp("show", "prop-0001", "--json", directory=authority)
+            return bool(shown.json["decision"] == "approved")
+
+        until(decision)
     # Nothing private was in the folder that all of them share.
     assert not any(b"PRIVATE" in file.read_bytes() for file in (tmp_path / "exchange").iterdir())
     answer = run_acp("health", str(tmp_path / "n1"), "--timeout", "0.5")

@@ -28,7 +28,7 @@ def test_the_commands_of_the_readme_run_a_cluster_on_hosts_of_its_own(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=380,
+        timeout=1100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

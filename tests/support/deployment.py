@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.request import urlopen
 
-from replication.client import Client, ClusterPicture, merge, open_folder
+from replication.client import Client, ClusterPicture, RemoteError, merge, open_folder
+from replication.client.model import Proposal
 from replication.faults.harness.namespaces import PORT, Namespaces
 
 ROOT: Final = Path(__file__).parents[2]
@@ -243,6 +244,7 @@ class Operator:
         for block in sections()[title]:
             more = {"NAME": node, "ACP_DIR": AUTHORITY} if block.where == AUTHORITY else {}
             if "$PROPOSAL" in block.code:
+                self.settle()  # whichever node is asked has it
                 more["PROPOSAL"] = [*self.client.list_proposals()][-1].id
             self.hosts.run(places[block.where], block.code, **more)
         self.settle()
@@ -274,9 +276,21 @@ class Operator:
     def decide(self, target: str) -> None:
         """An incident, decided by three founders that run, ends in a receipt."""
         proposal = self.client.propose("quarantine", target, timeout_seconds=WAIT_SECONDS)
-        voters = [node for node in FOUNDERS if node in self.client.survey()][:3]
+
+        def running() -> list[str]:
+            answers = self.client.survey()
+            voters: list[str] = [node for node in FOUNDERS if node in answers and not answers[node].muted][:3]
+            return voters if len(voters) == 3 and self.has(proposal, *voters) else []
+
+        voters = self.hosts.until(running, "three founders run, sign, and have the proposal")
         self.hosts.run(tuple(voters), f"acp vote {proposal.id} approve --home $NAME")
         self.seen[target] = self.receipt(proposal.id)
+
+    def has(self, proposal: Proposal, *nodes: str) -> bool:
+        try:
+            return all(self.client.get_proposal(proposal.id, node=node) for node in nodes)
+        except RemoteError:
+            return False
 
     def receipt(self, proposal_id: str) -> Any:
         def executed() -> Any:
@@ -352,12 +366,19 @@ def coordinator_dies(operator: Operator) -> None:
 
     reachable = f'acp_member_reachable{{member="{dead}"}}'
     hosts.until(lambda: metric(reachable) == 0, f"{reachable} is 0 at {other}")
-    hosts.until(lambda: hosts.ask("report")["coordinators"], "a change of coordinators in the report")
+
+    def successor() -> Any:
+        """The newest turn in the report, once it is one after the death."""
+        turns = hosts.ask("report")["coordinators"]
+        was = before["epoch"], before["view"]
+        return next((turn for turn in turns[-1:] if (turn["epoch"], turn["view"]) > was), None)
+
+    turn = hosts.until(successor, "a change of coordinators in the report")
     status, report = hosts.ask("status"), hosts.ask("report")
     operator.seen["death"] = {
         "dead": dead,
         "view": [before["view"], status["view"], metric("acp_view ")],
-        "coordinator": [status["coordinator"], report["coordinators"][0]["coordinator"]],
+        "coordinator": [status["coordinator"], turn["coordinator"]],
         "unreachable": [member["id"] for member in status["members"] if not member["reachable"]],
         "doctor": [finding["what"] for finding in hosts.ask("doctor") if finding["subject"] == dead],
         "can_decide": [status["can_decide"], report["can_decide"]],
