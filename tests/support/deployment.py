@@ -279,7 +279,7 @@ class Operator:
 
         def running() -> list[str]:
             answers = self.client.survey()
-            voters: list[str] = [node for node in FOUNDERS if node in answers and not answers[node].muted][:3]
+            voters = [str(node) for node in FOUNDERS if node in answers and not answers[node].muted][:3]
             return voters if len(voters) == 3 and self.has(proposal, *voters) else []
 
         voters = self.hosts.until(running, "three founders run, sign, and have the proposal")

@@ -108,6 +108,10 @@ class MemberSet:
     executors: tuple[Executor, ...] = ()
     ids: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """Identifiers of the members, in their order."""
+    n: int = field(init=False, repr=False, compare=False)
+    """How many members there are."""
+    max_faulty: int = field(init=False, repr=False, compare=False)
+    """f: how many members may be faulty, (n - 1) // 3."""
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -138,16 +142,8 @@ class MemberSet:
             del index[executor.id]
         object.__setattr__(self, "_index", index)
         object.__setattr__(self, "ids", tuple(index))
-
-    @property
-    def n(self) -> int:
-        """How many members there are."""
-        return len(self.members)
-
-    @property
-    def max_faulty(self) -> int:
-        """f: how many members may be faulty, (n - 1) // 3."""
-        return max_byzantine_faults(self.n)
+        object.__setattr__(self, "n", len(self.members))
+        object.__setattr__(self, "max_faulty", max_byzantine_faults(len(self.members)))
 
     def __contains__(self, member_id: object) -> bool:
         return member_id in self._index

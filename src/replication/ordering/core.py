@@ -114,6 +114,10 @@ class ReplicaCore(Generic[E_]):
         self._is_open = False
         self._pacemaker = Pacemaker(self.members, self._settings)
         self._pacemaker.entered_ms = self._now_ms
+        self._is_witnessed = False
+        listed = self.members.get(self.member)
+        self.is_member = listed is not None and listed.public_key == self._key.public_key
+        """Whether this epoch's members include this one, with the key that it has."""
         self._prepares = StatementCollector(Phase.PREPARE, self._cluster_id, self.members)
         self._commits = StatementCollector(Phase.COMMIT, self._cluster_id, self.members)
 
@@ -149,12 +153,6 @@ class ReplicaCore(Generic[E_]):
         return len(self._pool)
 
     @property
-    def is_member(self) -> bool:
-        """Whether this epoch's members include this one, with the key that it has."""
-        listed = self.members.get(self.member)
-        return listed is not None and listed.public_key == self._key.public_key
-
-    @property
     def muted(self) -> str:
         """Why this member signs nothing for now; empty when it may sign."""
         if self._signer.muted:
@@ -168,9 +166,11 @@ class ReplicaCore(Generic[E_]):
                 f"the record ends at block {self.height}, below what this member has signed in epoch "
                 f"{state.epoch}; waiting until it has caught up"
             )
-        needed = min(self.members.max_faulty + 1, self.members.n - 1)
-        if sum(name in self.members for name in self._witnesses) < needed:
-            return f"waiting to hear from {needed} other members what this one has signed"
+        if not self._is_witnessed:
+            needed = min(self.members.max_faulty + 1, self.members.n - 1)
+            if sum(name in self.members for name in self._witnesses) < needed:
+                return f"waiting to hear from {needed} other members what this one has signed"
+            self._is_witnessed = True  # for this epoch: witnesses are never forgotten
         return ""
 
     @property

@@ -49,16 +49,13 @@ class Pacemaker:
         self._suspects: dict[str, tuple[Suspect, int]] = {}
         self._timeouts: dict[str, TimeoutReport] = {}
         self._views = 0
+        self.patience = 1
+        """The factor on all timeouts."""
         self._heard_ms: int | None = None
         self.entered_ms = 0
         self.distrusted = ""
 
     # Patience.
-
-    @property
-    def patience(self) -> int:
-        """The factor on all timeouts."""
-        return 1 << min(max(self._views - self._members.max_faulty, 0), self._settings.max_backoff)
 
     @property
     def idle_timeout_ms(self) -> int:
@@ -71,12 +68,14 @@ class Pacemaker:
     def entered(self, now_ms: int) -> None:
         """A new view begins: its coordinator gets a full timeout."""
         self._views += 1
+        self.patience = 1 << min(max(self._views - self._members.max_faulty, 0), self._settings.max_backoff)
         self._heard_ms = self.entered_ms = now_ms
         self.distrusted = ""
 
     def committed(self) -> None:
         """A block was committed: patience is back to normal."""
         self._views = 0
+        self.patience = 1
 
     def heard(self, now_ms: int) -> None:
         """Something valid came from the coordinator of this view."""

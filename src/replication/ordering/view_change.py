@@ -37,6 +37,9 @@ __all__ = ["ViewChange"]
 
 E_ = TypeVar("E_", bound=Execution)
 
+_Ground = tuple[int, str, tuple[object, ...]]
+"""A time, what may be complained of after it, and the values for its words: most are never said."""
+
 
 class ViewChange(NormalCase[E_]):
     """How a coordinator is replaced."""
@@ -101,9 +104,12 @@ class ViewChange(NormalCase[E_]):
 
     def _reason_to_suspect(self) -> str:
         """Why the coordinator of this view is suspected; empty when it is not."""
-        return next((reason for due_ms, reason in self._grounds() if self._now_ms > due_ms), "")
+        for due_ms, reason, values in self._grounds():
+            if self._now_ms > due_ms:
+                return reason.format(*values) if values else reason
+        return ""
 
-    def _grounds(self) -> list[tuple[int, str]]:
+    def _grounds(self) -> list[_Ground]:
         """What the coordinator may come to be suspected for, each with the time after which it is.
 
         A block that does not get through is a ground even for the coordinator itself: if members gave up the
@@ -112,30 +118,27 @@ class ViewChange(NormalCase[E_]):
         pacemaker, settings = self._pacemaker, self._settings
         entered, idle, busy = pacemaker.entered_ms, pacemaker.idle_timeout_ms, pacemaker.busy_timeout_ms
         if pacemaker.distrusted:
-            return [(entered, pacemaker.distrusted)]
-        if self._application.is_faulty(self.coordinator):
-            return [(entered, f"{self.coordinator} is proven faulty")]
-        grounds = []
+            return [(entered, pacemaker.distrusted, ())]
+        coordinator = self.coordinator
+        if self._application.is_faulty(coordinator):
+            return [(entered, "{} is proven faulty", (coordinator,))]
+        grounds: list[_Ground] = []
         if self._candidate is not None:
-            since = max(self._candidate.since_ms, entered)
-            grounds.append((since + busy, f"block {self.height + 1} is not committed after {busy} ms"))
-        if self.is_coordinator:
+            due_ms = max(self._candidate.since_ms, entered) + busy
+            grounds.append((due_ms, "block {} is not committed after {} ms", (self.height + 1, busy)))
+        if coordinator == self.member:
             return grounds
-        grounds.append(
-            (
-                pacemaker.silent_since(self._now_ms) + idle,
-                f"nothing valid came from {self.coordinator} for {idle} ms",
-            )
-        )
+        due_ms = pacemaker.silent_since(self._now_ms) + idle
+        grounds.append((due_ms, "nothing valid came from {} for {} ms", (coordinator, idle)))
         if not (self.view == 0 or self._is_open or self._application.recorded_view >= self.view):
-            grounds.append((entered + idle, f"{self.coordinator} has not opened view {self.view}"))
+            grounds.append((entered + idle, "{} has not opened view {}", (coordinator, self.view)))
         held, deadline = self._pool.held_since(), self._application.next_deadline_ms()
         if held is not None:
-            grounds.append((max(held, entered) + busy, f"a command has waited for more than {busy} ms"))
+            grounds.append((max(held, entered) + busy, "a command has waited for more than {} ms", (busy,)))
         if deadline is not None:
             # The coordinator's clock may lie behind by as much as it may lie ahead.
             due_ms = max(deadline + settings.clock_ahead_ms, entered) + busy
-            grounds.append((due_ms, f"a block has been due for more than {busy} ms"))
+            grounds.append((due_ms, "a block has been due for more than {} ms", (busy,)))
         return grounds
 
     @property
@@ -150,8 +153,11 @@ class ViewChange(NormalCase[E_]):
         repeat_ms = self._complained_ms + self._settings.repeat_ms
         if self._standing_timeout() is not None:
             return repeat_ms
-        due_ms = min((due_ms + 1 for due_ms, _ in self._grounds()), default=None)
-        if due_ms is None or due_ms > self._now_ms:
+        grounds = self._grounds()
+        if not grounds:
+            return None
+        due_ms = min(ground[0] for ground in grounds) + 1
+        if due_ms > self._now_ms:
             return due_ms
         return repeat_ms if self._pacemaker.has_suspected(self.member, self.view) else due_ms
 

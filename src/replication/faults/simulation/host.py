@@ -62,6 +62,9 @@ class Host:
         self.replica: Replica[Any] | None = None
         self.application: Any = None
         self.mine: dict[bytes, bytes] = {}
+        drifts, offsets = world.scenario.clock_drifts_ppm, world.scenario.clock_offsets_ms
+        self._drift_ppm = drifts[position] if drifts else 0
+        self._clock_start_ms = EPOCH_START_MS + (offsets[position] if offsets else 0)
         self.clock_step_ms = 0
         self.down = True
         self.gone = False
@@ -181,13 +184,9 @@ class Host:
     def local_ms(self) -> int:
         """This host's clock: wrong by an offset and a drift, may be stepped, never runs backwards in one
         process."""
-        scenario, position, now_us = self.world.scenario, self.position, self.engine.now_us
-        drift = scenario.clock_drifts_ppm[position] if scenario.clock_drifts_ppm else 0
-        offset = scenario.clock_offsets_ms[position] if scenario.clock_offsets_ms else 0
-        reading = (
-            EPOCH_START_MS + offset + self.clock_step_ms + (now_us + now_us * drift // 1_000_000) // 1000
-        )
-        self._last_ms = max(self._last_ms, reading)
+        now_us = self.engine.now_us
+        passed_ms = (now_us + now_us * self._drift_ppm // 1_000_000) // 1000
+        self._last_ms = max(self._last_ms, self._clock_start_ms + self.clock_step_ms + passed_ms)
         return self._last_ms
 
     # Inputs.
