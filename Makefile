@@ -31,7 +31,7 @@ UNIT_TESTS = python -m pytest $(PARALLEL) tests/unit --ignore=tests/unit/test_pr
 BENCH_SECONDS ?= 5
 SOAK_DIR ?= .soak
 SOAK_DRILL = $(BIN)/acp faults run --resume --dir $(SOAK_DIR)
-OTHER_PYTHONS := 3.11 3.12 3.13 3.14
+OTHER_PYTHONS ?= 3.11 3.12 3.13 3.14
 
 PROTO_FILES := $(sort $(wildcard proto/replication/v1/*.proto))
 GENERATED := src/replication/v1

@@ -9,14 +9,14 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support import acp_processes
 
 from replication.client import (
     AsyncClient,
@@ -146,16 +146,7 @@ def run_acp(*arguments: str, directory: Path | None = None, stdin: str = "", sec
     environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
     if directory is not None:
         environment["ACP_DIR"] = str(directory)
-    done = subprocess.run(
-        [sys.executable, "-m", "replication.cli", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env=environment,
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer(*acp_processes.run(arguments, environment, stdin, seconds))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from copy import copy
 from enum import IntEnum
 from typing import Annotated
 
@@ -62,6 +63,9 @@ from replication.cli.output import note
 from replication.errors import CallerError, OperatorError, ReplicationError, StorageError
 
 __all__ = ["ExitCode", "app", "exit_code", "main"]
+
+COMPLETION_VARIABLE = "_ACP_COMPLETE"
+"""Set by a shell that completes words: typer answers instead of running a command."""
 
 TRACE_VARIABLE = "ACP_TRACEBACK"
 """Set to 1 to see where an error comes from."""
@@ -189,14 +193,28 @@ def _root(
     """Agent Consensus: a cluster of voters that decides together, and proves what it decided."""
 
 
+def _narrowed(arguments: Sequence[str]) -> typer.Typer:
+    """The application without the commands that are not asked for: typer builds all that it is given, which
+    takes a third of the time in which a short command is over. Who only looks around gets all of them."""
+    name = next(iter(arguments), "")
+    commands = [command for command in app.registered_commands if command.name == name]
+    groups = [group for group in app.registered_groups if group.name == name]
+    if not (commands or groups) or COMPLETION_VARIABLE in os.environ:
+        return app
+    narrow = copy(app)
+    narrow.registered_commands, narrow.registered_groups = commands, groups
+    return narrow
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `acp` with `arguments` (default: those of the process) and return the exit code."""
     # What gRPC would log about failed handshakes is in our own messages; its fork handlers are for forking
     # servers.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="acp")
+        _narrowed(given)(args=given, prog_name="acp")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
