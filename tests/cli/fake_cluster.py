@@ -2,12 +2,13 @@
 """A cluster that is not one: real gRPC servers with mTLS for every member, over one dictionary of proposals.
 
 It answers as the service definitions say, without consensus, so that the client and the command line can be
-tested alone. `fail_next` makes the next calls of a method fail in a chosen way."""
+tested alone. `fail_next` makes the next calls of a method fail in a chosen way, or later ones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -52,7 +53,8 @@ class State:
     genesis: Genesis
     proposals: dict[str, model_pb2.Proposal] = field(default_factory=dict)
     by_request: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, list[Failure]] = field(default_factory=dict)
+    failures: dict[str, list[Failure | None]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     calls: list[tuple[str, str]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     call_ids: list[str] = field(default_factory=list)
@@ -108,9 +110,15 @@ class FakeCluster:
         """Stop the server of one member."""
         self.servers.pop(member_id).stop(None).wait(5)
 
-    def fail_next(self, method: str, code: grpc.StatusCode, *, times: int = 1, **details: str) -> None:
-        """Let the next calls of `method` fail; `details` are the fields of `Failure`."""
-        self.state.failures.setdefault(method, []).extend(Failure(code, **details) for _ in range(times))
+    def fail_next(
+        self, method: str, code: grpc.StatusCode, *, times: int = 1, after: int = 0, **details: str
+    ) -> None:
+        """Let the next calls of `method` fail, or those `after` so many; `details` are the fields of
+        `Failure`.
+        """
+        failures = self.state.failures.setdefault(method, [])
+        failures.extend([None] * after)
+        failures.extend(Failure(code, **details) for _ in range(times))
 
 
 def fail(context: Any, code: grpc.StatusCode, reason: str, message: str) -> NoReturn:
@@ -141,10 +149,17 @@ class Service(
         self.state.calls.append((method, self.node))
         self.state.deadlines.append(context.time_remaining())
         self.state.call_ids += [value for key, value in context.invocation_metadata() if key == CALL_ID_KEY]
-        waiting = self.state.failures.get(method, [])
-        if waiting and waiting[0].node in ("", self.node):
-            failure = waiting.pop(0)
+        failure = self.next_failure(method)
+        if failure is not None:
             fail(context, failure.code, failure.reason, failure.message)
+
+    def next_failure(self, method: str) -> Failure | None:
+        """What this call of a method ends with instead of an answer. Every server has threads of its own."""
+        with self.state.lock:
+            waiting = self.state.failures.get(method, [])
+            if waiting and (waiting[0] is None or waiting[0].node in ("", self.node)):
+                return waiting.pop(0)
+        return None
 
     def find(self, proposal_id: str, context: Any) -> model_pb2.Proposal:
         """The proposal, or NOT_FOUND."""
@@ -156,6 +171,11 @@ class Service(
 
     def Propose(self, request: voting.ProposeRequest, context: Any) -> voting.ProposeResponse:
         self.enter("Propose", context)
+        with self.state.lock:
+            return self.proposed(request)
+
+    def proposed(self, request: voting.ProposeRequest) -> voting.ProposeResponse:
+        """The proposal that was made of a request, now or earlier."""
         known = self.state.by_request.get(request.request_id)
         if known is not None:
             return voting.ProposeResponse(proposal=self.state.proposals[known])

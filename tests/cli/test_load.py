@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from tests.cli.fake_cluster import FakeCluster
 
-from replication.cli.load import Measurement, measure
+from replication.cli import load
+from replication.cli.load import WARM_UP_PROPOSALS, Measurement, measure
 from replication.cli.main import main
 from replication.client import open_folder
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+CLIENTS = 4
+WARM_UP = WARM_UP_PROPOSALS * CLIENTS
+
+LoadUntil = Callable[[Callable[[], bool]], None]
 
 
 @pytest.fixture
@@ -25,15 +33,30 @@ def fake(tmp_path: Path) -> Iterator[FakeCluster]:
         yield cluster
 
 
-def run(fake: FakeCluster, clients: int = 4, *, spread: bool = True) -> Measurement:
+def run(fake: FakeCluster, clients: int = CLIENTS, *, spread: bool = True) -> Measurement:
     return asyncio.run(measure(open_folder(fake.directory), clients=clients, seconds=0.3, spread=spread))
 
 
-def test_every_decision_is_counted_once(fake: FakeCluster) -> None:
+@pytest.fixture
+def load_until(monkeypatch: pytest.MonkeyPatch) -> LoadUntil:
+    """The time of a load stands still until a condition holds: on a slow machine it only takes longer."""
+
+    def hold(condition: Callable[[], bool]) -> None:
+        began = time.perf_counter()
+        clock = SimpleNamespace(
+            perf_counter=lambda: time.perf_counter() if condition() else began,
+            process_time=time.process_time,
+        )
+        monkeypatch.setattr(load, "time", clock)
+
+    return hold
+
+
+def test_every_decision_is_counted_once(fake: FakeCluster, load_until: LoadUntil) -> None:
+    load_until(lambda: len(fake.state.proposals) >= WARM_UP + 3 * CLIENTS)
     measurement = run(fake)
     document = measurement.as_document()
-    warm_up = 2 * 4
-    assert document["decisions"] == len(fake.state.proposals) - warm_up > 4
+    assert document["decisions"] == len(fake.state.proposals) - WARM_UP >= 3 * CLIENTS
     assert document["outcomes"] == {"approved": document["decisions"]}
     assert document["latency_p50_ms"] <= document["latency_p99_ms"] <= document["latency_max_ms"]
     assert measurement.complete
@@ -45,9 +68,22 @@ def test_without_spread_one_node_gets_everything(fake: FakeCluster) -> None:
     assert {node for method, node in fake.calls if method == "Propose"} == {"node-1"}
 
 
-def test_a_node_that_dies_does_not_stop_it(fake: FakeCluster) -> None:
-    killer = threading.Timer(0.1, fake.stop, ["node-2"])
+def test_a_node_that_dies_does_not_stop_it(fake: FakeCluster, load_until: LoadUntil) -> None:
+    under_load, is_dead = threading.Event(), threading.Event()
+
+    def kill() -> None:
+        if under_load.wait(60):
+            fake.stop("node-2")
+            is_dead.set()
+
+    def is_over() -> bool:
+        if len(fake.state.proposals) > WARM_UP + CLIENTS:
+            under_load.set()
+        return is_dead.is_set()
+
+    killer = threading.Thread(target=kill)
     killer.start()
+    load_until(is_over)
     measurement = run(fake)
     killer.join()
     assert measurement.reachable == ("node-1", "node-3", "node-4")
@@ -55,16 +91,16 @@ def test_a_node_that_dies_does_not_stop_it(fake: FakeCluster) -> None:
     assert measurement.load.decisions
 
 
-def test_errors_are_counted_by_reason(fake: FakeCluster) -> None:
-    call = ["Propose", grpc.StatusCode.RESOURCE_EXHAUSTED]
-    trouble = threading.Timer(0.15, fake.fail_next, call, {"reason": "BUSY"})
-    trouble.start()
+def test_errors_are_counted_by_reason(fake: FakeCluster, load_until: LoadUntil) -> None:
+    load_until(lambda: len(fake.state.proposals) >= WARM_UP + 3 * CLIENTS)
+    fake.fail_next("Propose", grpc.StatusCode.RESOURCE_EXHAUSTED, after=WARM_UP, reason="BUSY")
     measurement = run(fake)
-    trouble.join()
     assert measurement.load.errors == {"BUSY": 1}
+    assert len(measurement.load.decisions) >= 3 * CLIENTS, "the others go on"
 
 
-def test_a_decision_that_a_node_lost_is_found(fake: FakeCluster) -> None:
+def test_a_decision_that_a_node_lost_is_found(fake: FakeCluster, load_until: LoadUntil) -> None:
+    load_until(lambda: len(fake.state.proposals) > 10)
     fake.state.forgotten = {"prop-0010"}
     measurement = run(fake)
     assert set(measurement.missing) == set(fake.genesis.members.ids)
