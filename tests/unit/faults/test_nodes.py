@@ -15,7 +15,7 @@ from replication.faults.harness.cluster import pace_of
 from replication.faults.harness.nodes import NodeExit, NodeUnderTest
 from replication.faults.harness.scenario import Bounds
 
-SOON = 5.0
+SOON = 20.0
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def stand(home: Path) -> Iterator[Stand]:
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await work()
 
     asyncio.run(main())
@@ -111,10 +111,10 @@ def test_a_paused_node_goes_on_when_nobody_wants_it_paused_any_more(stand: Stand
 
 def test_a_paused_node_can_be_stopped_in_good_order(home: Path) -> None:
     async def work() -> None:
-        stand = Stand(home, "trap 'exit 0' TERM; while :; do sleep 0.02; done")
+        stand = Stand(home, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.02; done")
         node = stand.node
         node.start()
-        await asyncio.sleep(0.2)
+        await until(lambda: "ready" in node.log_since(0))
         node.pause("fault")
         await until(lambda: node.state_letter() == "T")
         await node.stop()

@@ -11,7 +11,7 @@ import pytest
 
 from replication.faults.harness.proxy import Impairment, LinkProxy, combine
 
-SOON = 5.0
+SOON = 20.0
 A_WHILE = 0.15
 """Long enough to see that nothing comes; a test that is wrong about this passes too easily, never falsely
 fails.
@@ -63,7 +63,7 @@ async def linked() -> AsyncIterator[tuple[LinkProxy, Echo]]:
 
 def run(work: Callable[[LinkProxy, Echo], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(30), linked() as (proxy, echo):
+        async with asyncio.timeout(60), linked() as (proxy, echo):
             await work(proxy, echo)
 
     asyncio.run(main())
@@ -127,8 +127,8 @@ def test_a_stalled_direction_holds_its_bytes_and_lets_them_go(forward: bool) -> 
         await ping(connection, b"before")
         proxy.impose("x", Impairment(stall_forward=forward, stall_backward=not forward))
         await silent(connection, b"meanwhile")
+        await until(lambda: proxy.counters.stalled_bytes >= len(b"meanwhile"))
         assert (echo.received == b"before") is forward
-        assert proxy.counters.stalled_bytes >= len(b"meanwhile")
         assert proxy.waiting_bytes == len(b"meanwhile")
         proxy.lift("x")
         assert await asyncio.wait_for(connection[0].readexactly(9), SOON) == b"meanwhile"

@@ -302,7 +302,7 @@ def test_a_policy_that_hangs_is_not_asked_again_until_it_comes_back() -> None:
 
         thread = PolicyThread(
             PythonPolicy(slow, "test"),
-            0.05,
+            1.0,
             lambda key: True,
             lambda key, choice: answers.update({key: choice}),
         )

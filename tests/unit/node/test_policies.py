@@ -246,11 +246,9 @@ def test_pattern_from_evidence_is_refused_at_load() -> None:
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", "(a|a)*b", "(.*)(.*)(.*)(.*)[1-9]x", "(a|aa)+$"])
 def test_catastrophic_patterns_are_linear_here(pattern: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # CEL runs in this thread; what other processes take does not count
     policy(rule(f"evidence.s.matches('{pattern}')")).judge(incident({"s": "a" * 60_000 + "!"}))
-    assert (
-        time.perf_counter() - started < 1
-    )  # a backtracking engine would need longer than the universe is old
+    assert time.thread_time() - started < 1  # a backtracking engine would outlast the universe
 
 
 EXPENSIVE = [
@@ -270,9 +268,9 @@ EXPENSIVE = [
 def test_expensive_rule_is_not_run_on_large_evidence(when: str) -> None:
     subject = policy(rule(when, "reject"), rule("true"))
     large, small = ({"l": list(range(size)), "m": list(range(size))} for size in (15_000, 20))
-    started = time.perf_counter()
+    started = time.thread_time()
     judgement = subject.judge(incident(large))
-    assert time.perf_counter() - started < 0.2
+    assert time.thread_time() - started < 1  # about 0.04 s; if it were run, many times that
     assert judgement.choice is None, "an attacker cannot buy an approval with bulk"
     assert "steps, too many" in str(judgement.diagnostics[0])
     assert subject.judge(incident(small)).rule == 2
@@ -298,9 +296,9 @@ def test_worst_case_within_the_budget_is_short() -> None:
         subject = policy(rule(when))
         side = int(MAX_STEPS**0.5) // 2 - 5
         evidence = {"l": list(range(side)), "m": list(range(side))}
-        started = time.perf_counter()
+        started = time.thread_time()
         assert subject.judge(incident(evidence)).diagnostics == ()
-        assert time.perf_counter() - started < 1  # 0.02 to 0.1 s on an idle machine
+        assert time.thread_time() - started < 1  # 0.01 to 0.1 s
 
 
 def test_macros_nested_too_deeply_are_refused_at_load() -> None:

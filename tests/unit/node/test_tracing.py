@@ -57,7 +57,7 @@ def test_a_dead_collector_holds_nobody_up() -> None:
     assert time.perf_counter() - began < 5, "a millisecond each would be too long"
     began = time.perf_counter()
     traces.stop()
-    assert time.perf_counter() - began < STOP_SECONDS + 1
+    assert time.perf_counter() - began < STOP_SECONDS + 10
 
 
 def test_no_more_proposals_are_followed_than_there_is_room_for() -> None:
