@@ -200,7 +200,7 @@ def test_without_a_round_limit_a_client_waits_for_nodes_to_come_back(fake: FakeC
     with Client(open_folder(fake.directory)) as patient:
         back = threading.Timer(0.3, fake.start, ["node-4"])
         back.start()
-        assert patient.summary(timeout_seconds=20).bft_quorum == 3
+        assert patient.summary(timeout_seconds=60).bft_quorum == 3
         back.join()
 
 

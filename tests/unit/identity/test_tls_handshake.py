@@ -58,7 +58,7 @@ async def ask(target: str, authority: bytes, pair: Pair | None, override: str | 
         options.append(("grpc.ssl_target_name_override", override))
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-        return (await method(b"", timeout=10)).decode()
+        return (await method(b"", timeout=30)).decode()
 
 
 def call(

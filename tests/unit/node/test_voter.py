@@ -81,7 +81,7 @@ class World:
             application=self.application,
             history=self.history,
             ballots=self.ballots,
-            policy_timeout_ms=5_000,
+            policy_timeout_ms=60_000,
             clock=lambda: self.now_ms,
             wake=self._wake,
             counters=Counters(),
@@ -318,7 +318,7 @@ def test_a_policy_that_may_block_answers_later() -> None:
         assert [item.value for item in items(world.take())] == [VoteValue.REJECT]
         world.voter.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 # -------------------------------------------------------------------------------------- what is remembered
