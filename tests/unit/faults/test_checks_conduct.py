@@ -53,6 +53,20 @@ def test_a_stall_is_found_only_where_it_is_forbidden() -> None:
     assert "no decision for 8." in check_progress(run.material(bounds=strict, **healed)).violations[0]
 
 
+def test_time_in_which_the_machine_stood_still_is_no_stall() -> None:
+    run = DrillRun()
+    for item in run.operations:
+        item.start_ms += 8_000.0
+        item.end_ms = (item.end_ms or 0.0) + 8_000.0
+    bounds = Bounds(decisions_after_healing=0, recover_seconds=5.0, stall_seconds=6.0)
+    times = {"bounds": bounds, "healed_ms": 9_000.0, "end_ms": 9_500.0}
+    assert check_progress(run.material(**times)).verdict is Verdict.FAILED
+    still = run.material(**times, lags=[(500.0, 2_000.0), (4_000.0, 6_000.0)])
+    assert check_progress(still).verdict is Verdict.PASSED
+    later = run.material(**times, lags=[(8_800.0, 12_000.0)])
+    assert check_progress(later).verdict is Verdict.FAILED
+
+
 def test_too_few_decisions_in_all_are_found() -> None:
     bounds = Bounds(decisions=50, decisions_after_healing=1, recover_seconds=5.0)
     assert "50 were expected" in check_progress(DrillRun().material(bounds=bounds)).violations[0]

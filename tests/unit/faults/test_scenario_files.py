@@ -127,6 +127,7 @@ def test_little_needs_to_be_said() -> None:
         (HEAD + KILL + "shape = 3\n", "faults[1]: unknown key 'shape'"),
         (HEAD + KILL + "at_seconds = 7\nfor_seconds = 2\n", "ends 9 s after the start"),
         (HEAD + KILL + "permanent = true\nfor_seconds = 2\n", "either permanent or ends"),
+        (HEAD + KILL + "until_replaced = true\n", "until_replaced needs for_seconds"),
         (HEAD + '[[faults]]\nkind = "start-twice"\nfor_seconds = 2\n', "is over at once"),
         (HEAD + '[[faults]]\nkind = "partition"\nshape = "star"\n', "shape = 'star' is not legal"),
         (HEAD + '[[faults]]\nkind = "silent"\nmessages = ["vote"]\n', "'vote' is not among"),

@@ -65,32 +65,39 @@ class BehaviourFault(StoppingFault):
         await self.observe()
         if self.behaviour.ends:
             for member in self.members:
-                await self._bring_back(member)
+                await self._start_again(member)
+            for member in self.members:
+                await self.wait_up(member)
         self._require_parts()
 
-    def _require_parts(self) -> None:
-        """What was to happen and did not makes the run NOT RUN, whatever else happened."""
+    @property
+    def is_complete(self) -> bool:
+        return self.took_effect and not self._missing_parts()
+
+    def _missing_parts(self) -> list[str]:
         seen = [effect.text for effect in self.effects]
-        missing = [
+        return [
             part
             for part in self.behaviour.parts(self.planned.settings)
             if not any(text.endswith(part) or f"{part}:" in text for text in seen)
         ]
-        if missing:
+
+    def _require_parts(self) -> None:
+        """What was to happen and did not makes the run NOT RUN, whatever else happened."""
+        if missing := self._missing_parts():
             raise NotPossibleError(f"it never came to: {', '.join(missing)}")
 
-    async def _bring_back(self, member: str) -> None:
+    async def _start_again(self, member: str) -> None:
         """Wait until the process has ended, if the behaviour has struck, and start it again."""
         node = self.site.nodes[member]
         struck = node.inside is not None and bool(node.inside.effects(self._key(member)))
         if struck and len(node.exits) == self._ends[member]:
-            await node.wait_end(END_SECONDS)
+            await node.wait_end(END_SECONDS * self.site.pace)
             await self.observe()
             if len(node.exits) == self._ends[member]:
                 self.violation(f"{member} goes on after {self.behaviour.name}, and has to stop")
         node.forbid_end(self.who)
         node.start()
-        await self.wait_up(member)
 
     def _key(self, member: str) -> str:
         return f"{self.planned.number} {member}"

@@ -129,6 +129,8 @@ class ClusterUnderTest:
         await wait_until_ready(observer.handle, self._require_alive, READY_SECONDS)
         self.site.began = time.monotonic()
         self.site.pace = pace_of(self.site.began - began, plan.nodes)
+        for node in nodes.values():
+            node.pace = self.site.pace
 
     def _policy(self, name: str) -> PolicyChoice:
         if name == "manual":

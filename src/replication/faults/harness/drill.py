@@ -169,6 +169,7 @@ class _Run:
                     self._plan.seed,
                     self._directory / "faults.jsonl",
                     self._watcher.event,
+                    self._scenario.random.at_once if self._scenario.random else 1,
                 )
                 try:
                     material, sampler = await self._break(cluster, history, imposer)
@@ -176,7 +177,10 @@ class _Run:
                     await imposer.close()
         self._watcher.stage("checking")
         checks = await asyncio.to_thread(run_checks, material)
-        figures = _figures(material, sampler) | {"pace": round(cluster.site.pace, 2)}
+        figures = _figures(material, sampler) | {
+            "pace": round(cluster.site.pace, 2),
+            "stood_still_ms": sum(end - begin for begin, end in material.lags),
+        }
         return checks, imposer.logs, figures
 
     def tidy(self, keep: bool) -> None:
@@ -224,13 +228,15 @@ class _Run:
         return self._material(cluster, history, imposer, gathered, healed_ms, end_ms), sampler
 
     async def _watch(self, cluster: ClusterUnderTest, history: History, imposer: Imposer) -> None:
-        """Notice processes that end, and say how things are."""
-        counter = _DecisionCounter(history.operations)
+        """Notice processes that end, and a machine that stands still, and say how things are."""
+        counter, site = _DecisionCounter(history.operations), cluster.site
         while True:
-            for node in cluster.site.nodes.values():
+            for node in site.nodes.values():
                 node.notice_end()
-            self._watcher.tick(cluster.site.now_ms(), counter.count(), list(imposer.active.values()))
+            self._watcher.tick(site.now_ms(), counter.count(), list(imposer.active.values()))
+            due_ms = site.now_ms() + round(TICK_SECONDS * 1000)
             await asyncio.sleep(TICK_SECONDS)
+            site.note_wait(due_ms)
 
     async def _recover(self, history: History, healed_ms: float, pace: float) -> None:
         """Go on with the load until enough was decided after the healing, or the time is up."""
@@ -267,6 +273,7 @@ class _Run:
             bounds=self._scenario.bounds.stretched(cluster.site.pace),
             healed_ms=healed_ms,
             end_ms=end_ms,
+            lags=cluster.site.lags,
             missing=gathered.missing,
             culprits=imposer.hit(lambda planned: KINDS[planned.kind].blames),
             robbed=imposer.hit(lambda planned: KINDS[planned.kind].robs),

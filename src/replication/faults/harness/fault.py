@@ -72,7 +72,8 @@ class Planned:
     """One fault in the schedule of a run, times in milliseconds from the start of the load.
 
     `end_ms` is None for one that lasts until everything is healed, or, if it is `permanent`, to the very end.
-    `drawn`: it comes from the seed, and may meet a member that another fault has already.
+    `until_replaced` makes it last on until another member coordinates. `drawn`: it comes from the seed, and
+    may meet a member that another fault has already.
     """
 
     number: int
@@ -82,7 +83,17 @@ class Planned:
     end_ms: int | None
     permanent: bool
     settings: Mapping[str, Any]
+    until_replaced: bool = False
     drawn: bool = False
+
+    @property
+    def lasts_ms(self) -> int | None:
+        """How long it lasts from its beginning, which may come later than planned; None without an end."""
+        return None if self.end_ms is None else self.end_ms - self.start_ms
+
+    def ends_before(self, other: Planned) -> bool:
+        """Whether it was to be over when the other one begins."""
+        return self.number < other.number and self.end_ms is not None and self.end_ms <= other.start_ms
 
     def as_document(self) -> dict[str, Any]:
         """The fault as JSON values; `schedule.planned_from` reads it back."""
@@ -93,6 +104,7 @@ class Planned:
             "start_ms": self.start_ms,
             "end_ms": self.end_ms,
             "permanent": self.permanent,
+            "until_replaced": self.until_replaced,
             "drawn": self.drawn,
             "settings": {
                 name: list(value) if isinstance(value, tuple) else value
@@ -130,6 +142,11 @@ class Fault(ABC):
     def took_effect(self) -> bool:
         """Whether anything was seen of it."""
         return bool(self.effects)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was to come of it was seen, so that it need not last on for that."""
+        return self.took_effect
 
     def effect(self, text: str) -> None:
         """Note what was seen; the same words count once."""

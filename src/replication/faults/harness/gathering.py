@@ -19,6 +19,7 @@ __all__ = ["Gathered", "gather", "wait_for_one_record"]
 POLL_SECONDS: Final = 0.1
 SURVEY_SECONDS: Final = 3.0
 EXPORT_SECONDS: Final = 60.0
+CERTIFICATE_SECONDS: Final = 5.0
 CERTIFICATES: Final = 12
 """How many decisions are proven at the end, spread over the record, each by another node."""
 
@@ -61,11 +62,11 @@ async def gather(cluster: ClusterUnderTest, members: Collection[str], exports: P
                 found.records[member] = read_record(lines)
             except (RemoteError, ResponseError, ValueError, KeyError) as error:
                 found.missing[member] = f"{type(error).__name__}: {error}"
-        await _certificates(client, found)
+        await _certificates(client, found, CERTIFICATE_SECONDS * cluster.site.pace)
     return found
 
 
-async def _certificates(client: AsyncClient, found: Gathered) -> None:
+async def _certificates(client: AsyncClient, found: Gathered, seconds: float) -> None:
     """Certificates of decisions from all over the record, each asked of another node."""
     longest = max(found.records.values(), key=lambda record: len(record.entries), default=Record((), ()))
     decided = [entry["proposal_id"] for entry in longest.of_type("tally", "expired")]
@@ -74,18 +75,18 @@ async def _certificates(client: AsyncClient, found: Gathered) -> None:
     for index, name in enumerate(decided[::step]):
         node = nodes[index % len(nodes)]
         try:
-            certificate = await client.certificate(name, node=node, timeout_seconds=5.0)
+            certificate = await client.certificate(name, node=node, timeout_seconds=seconds)
             found.certificates[name, node] = certificate.text
         except VerificationError:
             # The client has refused it. The checker verifies again, and says so, if it gets the text.
-            found.certificates[name, node] = await _raw_certificate(client, name, node)
+            found.certificates[name, node] = await _raw_certificate(client, name, node, seconds)
         except (RemoteError, ResponseError) as error:
             found.missing[f"{node}, certificate of {name}"] = str(error)
 
 
-async def _raw_certificate(client: AsyncClient, name: str, node: str) -> str:
+async def _raw_certificate(client: AsyncClient, name: str, node: str, seconds: float) -> str:
     """The text of a certificate as the node gave it, not verified."""
     from dataclasses import replace
 
     async with AsyncClient(replace(client.handle, genesis=None), rounds=2) as unsuspecting:
-        return (await unsuspecting.certificate(name, node=node, timeout_seconds=5.0)).text
+        return (await unsuspecting.certificate(name, node=node, timeout_seconds=seconds)).text

@@ -23,6 +23,7 @@ from replication.faults.harness.process_faults import (
 from replication.faults.harness.proxy import Impairment, LinkCounters
 from replication.faults.harness.scenario import Group
 from replication.faults.harness.settings import Choice, Number
+from replication.faults.harness.site import LOOK_SECONDS
 from replication.identity.genesis import load_genesis
 from replication.identity.private_files import read_private
 from replication.identity.roles import Role
@@ -326,7 +327,7 @@ class Blackhole(Fault):
             self.site.require_namespaces().set_route(source, target, lost=True)
 
     async def observe(self) -> None:
-        answers = await self.site.observer.survey(timeout_seconds=1.0)
+        answers = await self.site.observer.survey(timeout_seconds=LOOK_SECONDS * self.site.pace)
         for status in answers.values():
             others = self.members if status.node_id not in self.members else self.site.members
             lost = [member for member in others if _misses(status, member)]
@@ -393,15 +394,16 @@ class CertificateExpires(StoppingFault):
     async def begin(self) -> None:
         links = self.site.require_links()
         await self.take_down()
-        expiry = time.monotonic() + self.setting("valid_seconds")
+        valid_seconds = self.setting("valid_seconds") * self.site.pace  # the start has to fit in
+        expiry = time.monotonic() + valid_seconds
         for member in self.members:
-            self._put_certificate(member, self.setting("valid_seconds"))
+            self._put_certificate(member, valid_seconds)
         await self.bring_up()
         await asyncio.sleep(max(expiry + 1.0 - time.monotonic(), 0.0))  # certificates count whole seconds
         links.reset(links_of(self.site.members, self.members, "both"))
 
     async def observe(self) -> None:
-        answers = await self.site.observer.survey(timeout_seconds=1.0)
+        answers = await self.site.observer.survey(timeout_seconds=LOOK_SECONDS * self.site.pace)
         for member in self.members:
             deaf = [status.node_id for status in answers.values() if _misses(status, member)]
             if deaf:
@@ -417,7 +419,8 @@ class CertificateExpires(StoppingFault):
         await self.bring_up()
 
     async def _expect_refusal(self, member: str) -> None:
-        code, words = await asyncio.to_thread(run_node_to_its_end, self.site.nodes[member].home)
+        home = self.site.nodes[member].home
+        code, words = await asyncio.to_thread(run_node_to_its_end, home, self.site.pace)
         if code == OPERATOR_EXIT and "expired" in words:
             self.effect(f"{member}: refused to start on an expired certificate")
         else:

@@ -49,7 +49,8 @@ class NodeExit:
 
 
 class NodeUnderTest:
-    """The node of one home. `command` is what runs it; `report` is told of every end."""
+    """The node of one home. `command` is what runs it; `report` is told of every end. `pace` is that of the
+    site."""
 
     def __init__(
         self, member: str, home: Path, command: Sequence[str] | None, report: Callable[[NodeExit], None]
@@ -61,6 +62,7 @@ class NodeUnderTest:
         self.starts = 0
         self._log_at_start = 0
         self.paused = False
+        self.pace = 1.0
         self._command = command
         self._report = report
         self._child: subprocess.Popen[bytes] | None = None
@@ -222,10 +224,10 @@ class NodeUnderTest:
         """SIGKILL, and wait. For the way out after an error; blocks for a moment."""
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
-            self._child.wait(STOP_SECONDS)
+            self._child.wait(STOP_SECONDS * self.pace)
 
     async def _wait_gone(self, number: signals.Signals) -> None:
-        give_up = time.monotonic() + STOP_SECONDS
+        give_up = time.monotonic() + STOP_SECONDS * self.pace
         while self._child is not None:
             if self.notice_end() is not None:
                 return

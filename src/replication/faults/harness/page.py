@@ -103,6 +103,7 @@ def _section(run: RunView) -> Markup:
         "view changes": figures.get("view_changes"),
         "height": figures.get("height"),
         "pace": figures.get("pace"),
+        "the machine stood still": milliseconds(figures.get("stood_still_ms")),
         "one record after healing": milliseconds(figures.get("one_record_after_healing_ms")),
         "took": f"{result.seconds:.1f} s",
     }

@@ -16,6 +16,7 @@ from replication.client import AsyncClient, RemoteError
 from replication.faults.harness.fault import Fault, Kind, NotPossibleError, Planned
 from replication.faults.harness.scenario import Group
 from replication.faults.harness.settings import Number, Whole
+from replication.faults.harness.site import LOOK_SECONDS
 from replication.node.home import NodeHome
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class Kill(StoppingFault):
 
     kind: ClassVar[Kind] = Kind("kill", Group.PROCESS, "SIGKILL; started again at the end")
 
+    @property
+    def is_complete(self) -> bool:
+        return True  # what it does, it does at its beginning
+
     async def begin(self) -> None:
         await self.take_down()
 
@@ -109,7 +114,7 @@ class Kill(StoppingFault):
         await self.bring_up()
 
 
-class Terminate(StoppingFault):
+class Terminate(Kill):
     """SIGTERM: an orderly stop, as in an upgrade."""
 
     kind: ClassVar[Kind] = Kind(
@@ -124,9 +129,6 @@ class Terminate(StoppingFault):
                 self.violation(
                     f"{member} ended with {describe_code(exits[-1].code)} after SIGTERM, not with 0"
                 )
-
-    async def end(self) -> None:
-        await self.bring_up()
 
 
 class RollingRestart(StoppingFault):
@@ -233,7 +235,7 @@ class StartTwice(Fault):
             first = node.pid
             if first is None:
                 raise NotPossibleError(f"{member} does not run")
-            code, words = await asyncio.to_thread(run_node_to_its_end, node.home)
+            code, words = await asyncio.to_thread(run_node_to_its_end, node.home, self.site.pace)
             if code == OPERATOR_EXIT and "in use" in words:
                 self.effect(f"{member}: the second process refused ({last_words(words)})")
             else:
@@ -297,7 +299,7 @@ class LimitFault(StoppingFault):
                 _, hard = resource.prlimit(pid, self.limit)
                 resource.prlimit(pid, self.limit, (hard, hard))
             if STOPPING in node.log_since(self._log_sizes.get(member, 0)):
-                await node.wait_end(END_SECONDS)  # it takes a moment to end its calls
+                await node.wait_end(END_SECONDS * self.site.pace)  # it takes a moment to end its calls
                 await self.observe()
             node.forbid_end(self.who)
             node.start()
@@ -328,7 +330,7 @@ class FewFiles(LimitFault):
             # A connection of its own: those that are open go on.
             async with AsyncClient(self.site.observer.handle.only(member), rounds=1) as client:
                 try:
-                    await client.status(timeout_seconds=1.0)
+                    await client.status(timeout_seconds=LOOK_SECONDS * self.site.pace)
                 except RemoteError:
                     self.effect(f"{member}: accepts no new connection")
 
@@ -351,7 +353,7 @@ class LittleMemory(LimitFault):
         return int(self.setting("spare_mib")) * 1024 * 1024
 
 
-def run_node_to_its_end(home: NodeHome) -> tuple[int | None, str]:
+def run_node_to_its_end(home: NodeHome, pace: float) -> tuple[int | None, str]:
     """Run the node of a home as an operator would, and wait until it refuses: exit code and last words.
 
     A process that does not refuse is killed; its code is None.
@@ -366,7 +368,7 @@ def run_node_to_its_end(home: NodeHome) -> tuple[int | None, str]:
         start_new_session=True,
     )
     try:
-        _, words = child.communicate(timeout=REFUSAL_SECONDS)
+        _, words = child.communicate(timeout=REFUSAL_SECONDS * pace)
         return child.returncode, words.decode(errors="replace").strip()
     except subprocess.TimeoutExpired:
         child.kill()

@@ -16,6 +16,7 @@
     target = "coordinator"          # or a list
     at_seconds = 2
     for_seconds = 3
+    until_replaced = true           # see scenario.FaultSpec
 
     [random]                        # see scenario.RandomFaults
     every_seconds = [0.5, 1.5]
@@ -112,6 +113,7 @@ _WHEN: Final[Mapping[str, Setting]] = {
     "at_seconds": Number(0.0, 0.0, MAX_SECONDS),
     "for_seconds": Number(None, 0.01, MAX_SECONDS),
     "permanent": Flag(False),
+    "until_replaced": Flag(False),
 }
 _RANDOM: Final[Mapping[str, Setting]] = {
     "from_seconds": Number(1.0, 0.0, MAX_SECONDS),
@@ -232,12 +234,15 @@ def _fault(table: Mapping[str, Any], place: str, *, drawn: bool = False) -> Faul
         at_seconds=values.pop("at_seconds", 0.0),
         for_seconds=values.pop("for_seconds", None),
         permanent=values.pop("permanent", False),
+        until_replaced=values.pop("until_replaced", False),
         settings=values,
     )
     if kind.instant and (spec.for_seconds is not None or spec.permanent):
         raise ScenarioError(f"{place}: {kind.name} is over at once; remove for_seconds and permanent")
     if spec.permanent and spec.for_seconds is not None:
         raise ScenarioError(f"{place}: a fault is either permanent or ends after for_seconds")
+    if spec.until_replaced and spec.for_seconds is None:
+        raise ScenarioError(f"{place}: until_replaced needs for_seconds, how long it lasts at least")
     return spec
 
 

@@ -75,7 +75,8 @@ class WorkloadPlan:
     `proposers` propose and wait for the decision, each with a pause of `pause_ms` in between; `readers` read
     from random nodes; members with a manual policy get a voter each. `repeat_share` of the proposals are sent
     again under their request id, `execute_share` of the approved ones are executed. `seconds` is how long the
-    phase of faults lasts; `call_seconds` is how long a client waits for an answer."""
+    phase of faults lasts, or longer until each fault has had its time; `call_seconds` is how long a client
+    waits for an answer."""
 
     seconds: float = 8.0
     proposers: int = 2
@@ -90,14 +91,18 @@ class WorkloadPlan:
 class FaultSpec:
     """One fault as the scenario has it.
 
-    `at_seconds` is from the start of the load. Without `for_seconds` it lasts until everything is healed; if
-    it is `permanent`, it is never healed. `targets` are member ids or selectors such as "coordinator"."""
+    `at_seconds` is from the start of the load, at the earliest: it waits until those that were to end before
+    are over, nodes that have to start again included. It lasts for `for_seconds`, and on until it has taken
+    effect; without, until everything is healed; if it is `permanent`, it is never healed. `until_replaced`
+    makes it last on until another member coordinates, for `for_seconds` stretched like `Bounds` at most.
+    `targets` are member ids or selectors such as "coordinator"."""
 
     kind: str
     targets: tuple[str, ...]
     at_seconds: float = 0.0
     for_seconds: float | None = None
     permanent: bool = False
+    until_replaced: bool = False
     settings: Mapping[str, Any] = field(default_factory=_nothing)
 
 
@@ -106,8 +111,9 @@ class RandomFaults:
     """Faults drawn from the seed: one of `choices` after a pause in `every_seconds`, for a time in
     `for_seconds`.
 
-    They lie between `from_seconds` and the end of the phase of faults. At most `at_once` nodes are hit at a
-    time."""
+    They lie between `from_seconds` and the end of the phase of faults. At most `at_once` are there at a time,
+    until the nodes that they hit are back. When the time is up, those of a kind that was seen are left
+    out."""
 
     choices: tuple[FaultSpec, ...]
     every_seconds: tuple[float, float] = (0.5, 2.0)

@@ -32,6 +32,7 @@ def make_schedule(scenario: Scenario, seed: int) -> tuple[Planned, ...]:
             end_ms=_end(spec, at, lasts),
             permanent=spec.permanent,
             settings=spec.settings,
+            until_replaced=spec.until_replaced,
             drawn=drawn,
         )
         for number, (spec, at, lasts, drawn) in enumerate(items, 1)
@@ -57,6 +58,7 @@ def planned_from(document: Mapping[str, Any]) -> Planned:
         end_ms=document["end_ms"],
         permanent=document["permanent"],
         settings=settings,
+        until_replaced=document["until_replaced"],
         drawn=document["drawn"],
     )
 

@@ -5,6 +5,7 @@ And was nobody blamed who had done nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from replication.faults.harness.checks.material import CheckResult, Material, verdict_of
@@ -55,7 +56,7 @@ def check_progress(material: Material) -> CheckResult:
         violations.append(f"the nodes did not come to one record within {bounds.recover_seconds:g} s")
     if len(times) < bounds.decisions:
         violations.append(f"{len(times)} decisions in all, {bounds.decisions} were expected")
-    stall = _longest_stall(times, material.healed_ms)
+    stall = _longest_stall(times, material.healed_ms, material.lags)
     if bounds.stall_seconds is not None and stall > bounds.stall_seconds * 1000:
         violations.append(
             f"no decision for {stall / 1000:.1f} s while there were faults; "
@@ -122,10 +123,15 @@ def decision_times(material: Material) -> list[float]:
     return sorted(first.values())
 
 
-def _longest_stall(times: list[float], until_ms: float) -> float:
-    """The longest time without a decision, from the start of the load to `until_ms`."""
+def _longest_stall(times: list[float], until_ms: float, lags: Sequence[tuple[float, float]]) -> float:
+    """The longest time without a decision, from the start of the load to `until_ms`, without those in which
+    the machine stood still."""
     points = [0.0, *(time for time in times if time < until_ms), until_ms]
-    return max(after - before for before, after in pairwise(points))
+    return max(after - before - _overlap(before, after, lags) for before, after in pairwise(points))
+
+
+def _overlap(before: float, after: float, lags: Sequence[tuple[float, float]]) -> float:
+    return sum(max(min(end, after) - max(begin, before), 0.0) for begin, end in lags)
 
 
 def _settling(material: Material) -> float:

@@ -106,10 +106,11 @@ class Material:
 
     `records` are the exports of the members that answered at the end; `missing` says of the others why there
     is none. `healed_ms` is when the last fault was over, `end_ms` when all nodes had one record again, None
-    if they never had. `culprits` are the members that the scenario made contradict themselves, `robbed` those
-    whose record it took away or set back. `signed` are the logs of signatures by member, None where nodes ran
-    without. `certificates` were fetched at the end, by proposal and node. `unexpected_ends` are processes
-    that ended by themselves, `unmet` what nodes failed to do about the faults that hit them.
+    if they never had. `lags` are times, as beginning and end, in which the machine itself stood still.
+    `culprits` are the members that the scenario made contradict themselves, `robbed` those whose record it
+    took away or set back. `signed` are the logs of signatures by member, None where nodes ran without.
+    `certificates` were fetched at the end, by proposal and node. `unexpected_ends` are processes that ended
+    by themselves, `unmet` what nodes failed to do about the faults that hit them.
     """
 
     genesis: Genesis
@@ -118,6 +119,7 @@ class Material:
     bounds: Bounds
     healed_ms: float
     end_ms: float | None
+    lags: Sequence[tuple[float, float]] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     culprits: frozenset[str] = frozenset()
     robbed: frozenset[str] = frozenset()
