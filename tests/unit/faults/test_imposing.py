@@ -125,6 +125,11 @@ def test_one_without_an_end_lasts_until_the_time_is_up(tmp_path: Path) -> None:
     assert 300 <= lasted(log) < SOON_MS
 
 
+def test_one_without_an_end_outlasts_all_others(tmp_path: Path) -> None:
+    one, two = impose(tmp_path, replace(PLANNED, end_ms=None), replace(PLANNED, number=2, kind="restarting"))
+    assert (one.ended_ms or 0) >= (two.ended_ms or 0) >= 600
+
+
 def test_a_fault_comes_when_those_that_were_to_end_before_are_healed(tmp_path: Path) -> None:
     first = replace(PLANNED, kind="restarting")
     beside = replace(PLANNED, number=2, start_ms=100, end_ms=900)

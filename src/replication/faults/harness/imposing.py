@@ -44,6 +44,7 @@ class Imposer:
         self._say = say
         self._at_once = at_once
         self._file = path.open("w", encoding="utf-8")
+        self._time_is_up = False
         self._healing = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -52,8 +53,11 @@ class Imposer:
         self._tasks = [asyncio.create_task(self._impose(log)) for log in self.logs]
 
     async def heal(self) -> None:
-        """The time is up: let each fault with an end have its time, end the others that are not permanent,
-        and wait until that is done. Raises what a fault raised."""
+        """The time is up: wait until each fault with an end has had its time, then end the others that are
+        not permanent. Raises what a fault raised."""
+        self._time_is_up = True
+        tasks = zip(self._tasks, self.logs, strict=True)
+        await asyncio.gather(*(task for task, log in tasks if log.planned.end_ms is not None))
         self._healing = True
         await asyncio.gather(*self._tasks)
 
@@ -77,7 +81,7 @@ class Imposer:
     async def _impose(self, log: FaultLog) -> None:
         planned = log.planned
         await self._wait_for_turn(planned)
-        if self._healing and planned.drawn and self._has_seen(planned.kind):
+        if self._time_is_up and planned.drawn and self._has_seen(planned.kind):
             log.problem = "the time was up before it began"
             return
         draw = draw_for(planned, self._seed)
