@@ -62,6 +62,8 @@ class State:
     forgotten: set[str] = field(default_factory=set)
     clock_offsets_ms: dict[str, int] = field(default_factory=dict)
     hanging: set[str] = field(default_factory=set)
+    muted_for: dict[str, int] = field(default_factory=dict)
+    """For how many more questions a node says that it signs nothing."""
 
 
 class FakeCluster:
@@ -349,7 +351,13 @@ class Service(
             node_id=self.node,
             members=members,
             clock_ms=time.time_ns() // 1_000_000 + self.state.clock_offsets_ms.get(self.node, 0),
+            muted="waiting to hear from others" if self._is_muted() else "",
         )
+
+    def _is_muted(self) -> bool:
+        left = self.state.muted_for.get(self.node, 0)
+        self.state.muted_for[self.node] = left - 1
+        return left > 0
 
     def ListMembers(self, request: cluster.ListMembersRequest, context: Any) -> cluster.ListMembersResponse:
         self.enter("ListMembers", context)

@@ -48,6 +48,20 @@ def test_every_verb_has_help_and_json(arguments: list[str], capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
+    "arguments", [["propose", "--help"], ["audit", "--help"], ["audit", "log", "--help"]]
+)
+def test_the_one_command_that_is_built_is_the_same(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`main` builds only what is asked for."""
+    assert main(arguments) == 0
+    narrow = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        app(args=arguments, prog_name="acp")
+    assert narrow == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["nonsense"],
