@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -88,8 +89,9 @@ class Judge:
 
     def judge(self, content: bytes, what: str) -> str:
         """Fails when the record opens and is another one; any error but that for damage comes through."""
-        for left in self.path.parent.glob(f"{self.path.name}*"):
-            left.unlink()
+        for left in self.path.parent.iterdir():
+            if left.name.startswith(self.path.name):
+                left.unlink()
         self.path.write_bytes(content)
         try:
             store = Store.create_or_open(self.path, self.record.cluster.genesis)
@@ -176,21 +178,35 @@ def test_pages_exchanged_repeated_or_lost(tmp_path: Path) -> None:
 TABLES = ("meta", "blocks", "entries", "proposals", "votes")
 
 
-def change(path: Path, *statements: tuple[str, tuple[Any, ...]]) -> None:
-    connection = sqlite3.connect(path)
-    with connection:
-        for statement, values in statements:
-            connection.execute(statement, values)
-    connection.close()
+JOURNALS = slice(18, 20)
+"""Bytes of the file header: 1, 1 is for a rollback journal, 2, 2 for a write-ahead log."""
+
+
+@contextmanager
+def opened(content: bytes) -> Iterator[sqlite3.Connection]:
+    """The record in memory, where no log can be; for whoever edits the file without the program."""
+    plain = bytearray(content)
+    plain[JOURNALS] = b"\x01\x01"
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(bytes(plain))
+        yield connection
+
+
+def edited(content: bytes, *statements: tuple[str, tuple[Any, ...]]) -> bytes:
+    """The record after some statements, as a file again. Raises IntegrityError if SQLite refuses one."""
+    with opened(content) as connection:
+        with connection:
+            for statement, values in statements:
+                connection.execute(statement, values)
+        changed = bytearray(connection.serialize())
+    changed[JOURNALS] = b"\x02\x02"
+    return bytes(changed)
 
 
 def rows(content: bytes, table: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    connection = sqlite3.connect(":memory:")
-    connection.deserialize(content.replace(b"\x02\x02", b"\x01\x01", 1))  # a file in memory has no log
-    cursor = connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
-    found = [column[0] for column in cursor.description], cursor.fetchall()
-    connection.close()
-    return found
+    with opened(content) as connection:
+        cursor = connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
+        return [column[0] for column in cursor.description], cursor.fetchall()
 
 
 def other_values(value: Any) -> list[Any]:
@@ -207,26 +223,23 @@ def other_values(value: Any) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_every_value_of_every_row_edited(tmp_path: Path, table: str) -> None:
-    """By a second connection, as an attacker with access to the file would. No checksum is made anew."""
+    """By another program, as an attacker with access to the file would. No checksum is made anew."""
     judge = Judge(make(smallest(), tmp_path), tmp_path / "ledger.db")
     columns, found = rows(judge.record.content, table)
-    draft = tmp_path / "draft.db"
     keys = " AND ".join(f"{column} IS ?" for column in columns)
     for row in found:
         for column, value in zip(columns, row, strict=True):
             for other in [*other_values(value), None]:
                 if other == value and type(other) is type(value):
                     continue
-                draft.write_bytes(judge.record.content)
+                update = f"UPDATE {table} SET {column} = ? WHERE {keys}", (other, *row)
                 try:
-                    change(draft, (f"UPDATE {table} SET {column} = ? WHERE {keys}", (other, *row)))
+                    content = edited(judge.record.content, update)
                 except sqlite3.IntegrityError:
                     judge.counts["refused by SQLite"] += 1
                     continue
-                finally:
-                    edited = content_of(draft)
-                if rows(edited, table)[1] != found:
-                    result = judge.judge(edited, f"{table}.{column} of {row[0]} is {other!r}")
+                if rows(content, table)[1] != found:
+                    result = judge.judge(content, f"{table}.{column} of {row[0]} is {other!r}")
                     # Nothing is read as nothing, however it is written.
                     assert result == "found" or (value is None and not other), (column, row[0], other)
     judge.report(f"edits of {table}")
@@ -237,32 +250,22 @@ def test_every_value_of_every_row_edited(tmp_path: Path, table: str) -> None:
 def test_every_row_deleted_or_exchanged(tmp_path: Path, table: str) -> None:
     judge = Judge(make(small(), tmp_path), tmp_path / "ledger.db")
     columns, found = rows(judge.record.content, table)
-    draft = tmp_path / "draft.db"
     keys = " AND ".join(f"{column} IS ?" for column in columns)
     for row in found:
-        draft.write_bytes(judge.record.content)
-        change(draft, (f"DELETE FROM {table} WHERE {keys}", row))
-        assert judge.judge(content_of(draft), f"{table}: {row[0]} deleted") == "found"
+        content = edited(judge.record.content, (f"DELETE FROM {table} WHERE {keys}", row))
+        assert judge.judge(content, f"{table}: {row[0]} deleted") == "found"
     marks = ", ".join("?" * len(columns))
     fixed = 2 if table == "votes" else 1
     for one, two in itertools.pairwise(found):
-        draft.write_bytes(judge.record.content)
         delete = f"DELETE FROM {table} WHERE {keys}"
         insert = f"INSERT INTO {table} VALUES ({marks})"
         exchanged = (*one[:fixed], *two[fixed:]), (*two[:fixed], *one[fixed:])
         if set(exchanged) == {one, two}:
             continue
-        change(draft, (delete, one), (delete, two), (insert, exchanged[0]), (insert, exchanged[1]))
-        assert judge.judge(content_of(draft), f"{table}: {one[0]} and {two[0]} exchanged") == "found"
+        statements = (delete, one), (delete, two), (insert, exchanged[0]), (insert, exchanged[1])
+        content = edited(judge.record.content, *statements)
+        assert judge.judge(content, f"{table}: {one[0]} and {two[0]} exchanged") == "found"
     judge.report(f"rows of {table}")
-
-
-def content_of(path: Path) -> bytes:
-    """A file with its log taken in and removed."""
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return path.read_bytes()
 
 
 # ---------------------------------------------------------------------- an attacker who makes hashes anew

@@ -21,11 +21,11 @@ from replication.ordering.blocks import ZERO_HASH, Block, BlockHeader, commands_
 from replication.ordering.certificates import Certificate, check_certificate
 from replication.ordering.statements import Phase
 
-from .execution import genesis_execution
-from .history import Totals, advance, genesis_totals
+from .execution import BlockExecution, genesis_execution
+from .history import Totals, advance
 from .projections import Projection
 from .rows import BLOCK_COLUMNS, ENTRY_COLUMNS, RowDamagedError, read_block, read_entry, stored_hash
-from .schema import READ_ERRORS, RecordDamagedError, create_projections, damaged, unreadable
+from .schema import READ_ERRORS, RecordDamagedError, begin_projections, damaged, unreadable
 from .statistics import Statistics
 
 __all__ = ["Auditor", "genesis_block"]
@@ -36,9 +36,10 @@ _STEP_PROPOSALS: Final = 400
 """Proposals whose rows a step compares."""
 
 
-def genesis_block(genesis: Genesis) -> Block:
-    """Block 0, which no certificate proves: all nodes make it from the genesis file."""
-    execution = genesis_execution(genesis)
+def genesis_block(genesis: Genesis, execution: BlockExecution | None = None) -> Block:
+    """Block 0, which no certificate proves: all nodes make it from the genesis file. `execution` is what it
+    does, if that was worked out."""
+    execution = execution or genesis_execution(genesis)
     header = BlockHeader(
         cluster_id=genesis.cluster_id,
         epoch=genesis.members.epoch,
@@ -64,12 +65,14 @@ class Auditor:
     def __init__(
         self, connection: sqlite3.Connection, path: Path, genesis: Genesis, *, signatures: bool = False
     ) -> None:
-        self.totals: Totals = genesis_totals(genesis)
-        self.head: tuple[Block, Certificate | None] = (genesis_block(genesis), None)
+        first = genesis_execution(genesis)
+        self.totals: Totals = first.totals
+        self.head: tuple[Block, Certificate | None] = (genesis_block(genesis, first), None)
         self.statistics = Statistics()
         self._connection = connection
         self._path = path
         self._genesis = genesis
+        self._first_entries = list(first.entries)
         self._signatures = signatures
         self._scratch = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._stored = Projection(connection)
@@ -97,12 +100,11 @@ class Auditor:
         problems = [row[0] for row in self._connection.execute("PRAGMA integrity_check(1)")]
         if problems != ["ok"]:
             raise self._damage(" ".join(str(problems[0]).split())[:200])
-        create_projections(self._scratch)
-        self._scratch.execute("BEGIN")
+        begin_projections(self._scratch)
         block, certificate = self._block_at(0)
         if block != self.head[0] or certificate is not None:
             raise self._damage("its first block is not that of the genesis file")
-        if self._entries_of(block, 0, "") != list(genesis_execution(self._genesis).entries):
+        if self._entries_of(block, 0, "") != self._first_entries:
             raise self._damage("its first entry is not that of the genesis file")
         self._next = self._advance
         return False

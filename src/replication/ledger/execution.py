@@ -103,7 +103,7 @@ def genesis_execution(genesis: Genesis) -> BlockExecution:
     """The execution of block 0: entry 0."""
     entry = genesis_entry(genesis)
     root = merkle_root([bytes.fromhex(entry.hash)])
-    return BlockExecution(0, genesis.created_ms, (entry,), root, genesis_totals(genesis))
+    return BlockExecution(0, genesis.created_ms, (entry,), root, genesis_totals(genesis, entry))
 
 
 def execute_block(state: State, height: int, time_ms: int, commands: Sequence[Admitted]) -> BlockExecution:

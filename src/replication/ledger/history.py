@@ -210,9 +210,9 @@ def entry_timestamp(time_ms: int) -> int | float:
     return time_ms / 1000 if time_ms % 1000 else time_ms // 1000
 
 
-def genesis_totals(genesis: Genesis) -> Totals:
-    """Where a record stands that holds entry 0 and nothing else."""
-    head = bytes.fromhex(genesis_entry(genesis).hash)
+def genesis_totals(genesis: Genesis, entry: AuditEntry | None = None) -> Totals:
+    """Where a record stands that holds entry 0 and nothing else; `entry` is that one, if it was made."""
+    head = bytes.fromhex((entry or genesis_entry(genesis)).hash)
     return Totals(0, genesis.created_ms, 0, 1, head, genesis.members)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -23,9 +25,9 @@ __all__ = [
     "SCHEMA_VERSION",
     "RecordDamagedError",
     "RecordError",
+    "begin_projections",
     "connect",
     "create_file",
-    "create_projections",
     "damaged",
     "unreadable",
 ]
@@ -199,22 +201,24 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
 
 def _compare_schema(connection: sqlite3.Connection, path: Path) -> None:
     """A changed definition (of a default, of an index) would change what is written from now on."""
-    model = sqlite3.connect(":memory:")
-    try:
-        model.executescript(_TABLES + _PROJECTIONS)
-        expected = model.execute(_DEFINITIONS).fetchall()
-    finally:
-        model.close()
-    if connection.execute(_DEFINITIONS).fetchall() != expected:
+    if tuple(connection.execute(_DEFINITIONS)) != _definitions():
         raise damaged(path, "its tables are not those that were made")
 
 
 _DEFINITIONS: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 
 
-def create_projections(connection: sqlite3.Connection) -> None:
-    """Create the tables of what follows from the entries."""
-    connection.executescript(_PROJECTIONS)
+@cache
+def _definitions() -> tuple[tuple[object, ...], ...]:
+    """What SQLite says of the tables when they were just made."""
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(_TABLES + _PROJECTIONS)
+        return tuple(model.execute(_DEFINITIONS))
+
+
+def begin_projections(connection: sqlite3.Connection) -> None:
+    """Create the tables of what follows from the entries, in a transaction that stays open."""
+    connection.executescript(f"BEGIN; {_PROJECTIONS}")
 
 
 def _beside(path: Path, suffix: str) -> Path:

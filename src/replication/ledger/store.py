@@ -40,7 +40,6 @@ from .history import (
     RecordedVote,
     Totals,
     advance,
-    genesis_totals,
     read_finished,
     read_open,
     read_receipt,
@@ -73,17 +72,18 @@ class StoreCounters:
 class Store(RecordReading):
     """The record of one node. Implements `history.History`. For one thread at a time."""
 
+    _totals: Totals
+    _head: tuple[Block, Certificate | None]
+    _statistics: Statistics
+
     def __init__(self, connection: sqlite3.Connection, path: Path, genesis: Genesis) -> None:
-        """For `create_or_open`."""
+        """For `create_or_open`, which calls `_restore`."""
         self.counters = StoreCounters()
         self.genesis = genesis
         self._connection = connection
         self._path = path
         self._projection = Projection(connection)
         self._failed = ""
-        self._totals = genesis_totals(genesis)
-        self._statistics = Statistics()
-        self._head: tuple[Block, Certificate | None] = (genesis_block(genesis), None)
 
     @classmethod
     def create_or_open(cls, path: Path, genesis: Genesis, *, files: Files | None = None) -> Store:
@@ -370,7 +370,8 @@ def _begin(connection: sqlite3.Connection, genesis: Genesis) -> None:
     """The first rows of a new record: the cluster, and block 0."""
     connection.execute("BEGIN")
     connection.execute("INSERT INTO meta VALUES ('cluster_id', ?)", (genesis.cluster_id,))
-    _insert(connection, genesis_block(genesis), None, genesis_execution(genesis).entries)
+    execution = genesis_execution(genesis)
+    _insert(connection, genesis_block(genesis, execution), None, execution.entries)
     connection.execute("COMMIT")
 
 
