@@ -10,7 +10,7 @@ signature is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -98,6 +98,16 @@ class SealedBlock:
     certificate: Json | None
     entries: list[Json]
 
+    def objects(self) -> list[Json]:
+        """Its lines in the export as objects."""
+        line = {
+            "type": "block",
+            "header": self.header,
+            "hash": self.hash,
+            "certificate": self.certificate,
+        }
+        return [line, *({"type": "entry", **entry} for entry in self.entries)]
+
 
 @dataclass
 class SealedRecord:
@@ -110,25 +120,14 @@ class SealedRecord:
         """The lines of the export as objects."""
         last = self.blocks[-1].header
         shape = {"height": last["height"], "audit_size": last["audit_size"]}
-        cluster_id = self.genesis.cluster_id.hex()
         first = {
             "type": "audit-export",
             "format": "agent-consensus/audit/1",
-            "cluster_id": cluster_id,
+            "cluster_id": self.genesis.cluster_id.hex(),
             **shape,
         }
-        result: list[Json] = [first]
-        for block in self.blocks:
-            line = {
-                "type": "block",
-                "header": block.header,
-                "hash": block.hash,
-                "certificate": block.certificate,
-            }
-            result.append(line)
-            result.extend({"type": "entry", **entry} for entry in block.entries)
         end = {"type": "end", **shape, "audit_head": last["audit_head"], "block_hash": self.blocks[-1].hash}
-        return [*result, end]
+        return [first, *(item for block in self.blocks for item in block.objects()), end]
 
     def lines(self) -> list[bytes]:
         """The export, line by line."""
@@ -443,9 +442,15 @@ class RecordFactory:
 
     def seal(self) -> SealedRecord:
         """Number, hash, link and sign everything drafted so far."""
-        sealed: list[SealedBlock] = []
+        return SealedRecord(self.genesis, list(self.seal_blocks()))
+
+    def seal_blocks(self, known: Sequence[SealedBlock] = ()) -> Iterator[SealedBlock]:
+        """Seal one block after the other. `known` are the first ones, which have not changed since."""
         size, head, parent = 0, "", bytes(32)
-        for height, draft in enumerate(self.blocks):
+        if known:
+            last, parent = known[-1].header, bytes.fromhex(known[-1].hash)
+            size, head = last["audit_size"], last["audit_head"]
+        for height, draft in enumerate(self.blocks[len(known) :], len(known)):
             entries: list[Json] = []
             for item in draft.entries:
                 item.sealed_as = size
@@ -469,8 +474,7 @@ class RecordFactory:
             certificate = None
             if height:
                 certificate = self.commit(header, signers=signers, view=draft.view, at=draft.keys)
-            sealed.append(SealedBlock(header, parent.hex(), certificate, entries))
-        return SealedRecord(self.genesis, sealed)
+            yield SealedBlock(header, parent.hex(), certificate, entries)
 
     def commit(
         self,
