@@ -3,7 +3,7 @@
 Most values of an audit chain are small objects of plain strings, integers and fractional numbers. For those
 the standard library's C encoder writes the same bytes as RFC 8785 and is many times faster than a Python one.
 A walk over the value decides: where anything falls outside the domain in which the two agree (integral or
-very large or very small floats, non-ASCII keys, subclasses), the `rfc8785` package does the work.
+very large or very small floats, keys beyond U+FFFF, subclasses), the `rfc8785` package does the work.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 _PLAIN_FLOAT_MIN: Final = 1e-4  # below, repr() switches to exponents and ECMAScript does not yet
 _PLAIN_FLOAT_MAX: Final = 1e16  # from here, repr() uses exponents and ECMAScript does not until 1e21
 _ALWAYS_PLAIN: Final = frozenset({str, bool, type(None)})
+_LAST_OF_ONE_UNIT: Final = "\uffff"
+"""RFC 8785 sorts keys by UTF-16 code units, Python by code points: the same up to here."""
 
 _encode = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
@@ -108,8 +110,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         _require_depth(depth)
         plain = kind is dict
         for key, child in value.items():
-            # Non-ASCII keys sort by UTF-16 code units in RFC 8785, by code points in Python.
-            if type(key) is not str or not key.isascii():
+            if type(key) is not str or not (key.isascii() or max(key) <= _LAST_OF_ONE_UNIT):
                 plain = False
             if type(child) not in _ALWAYS_PLAIN and not _is_plain(child, depth - 1):
                 plain = False

@@ -66,7 +66,7 @@ def parse_document(text: bytes, limit: int) -> dict[str, object]:
 def parse_object(text: bytes) -> dict[str, object]:
     """Parse `text`, which must be the canonical JSON of an object and nothing else."""
     try:
-        value: object = json.loads(text.decode("utf-8"), parse_int=_number, parse_constant=_refuse_constant)
+        value: object = _decode(text.decode("utf-8"))
         canonical = canonical_json(value)
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"not readable as JSON: {_brief(error)}") from None
@@ -197,6 +197,9 @@ def _number(text: str) -> int | float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_int=_number, parse_constant=_refuse_constant).decode
 
 
 def _brief(error: BaseException) -> str:
