@@ -20,9 +20,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from enum import IntEnum
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -193,17 +194,17 @@ def _root(
     """Agent Consensus: a cluster of voters that decides together, and proves what it decided."""
 
 
-def _narrowed(arguments: Sequence[str]) -> typer.Typer:
-    """The application without the commands that are not asked for: typer builds all that it is given, which
-    takes a third of the time in which a short command is over. Who only looks around gets all of them."""
-    name = next(iter(arguments), "")
+@cache
+def _command(name: str) -> Callable[..., object]:
+    """What typer makes of the application, without the commands that are not asked for: to build them all
+    takes a third of the time in which a short command is over. For a name that is none, all of them."""
     commands = [command for command in app.registered_commands if command.name == name]
     groups = [group for group in app.registered_groups if group.name == name]
-    if not (commands or groups) or COMPLETION_VARIABLE in os.environ:
-        return app
+    if not (commands or groups):
+        return typer.main.get_command(app)
     narrow = copy(app)
     narrow.registered_commands, narrow.registered_groups = commands, groups
-    return narrow
+    return typer.main.get_command(narrow)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,7 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        _narrowed(given)(args=given, prog_name="acp")
+        _command("" if COMPLETION_VARIABLE in os.environ else next(iter(given), ""))(
+            args=given, prog_name="acp"
+        )
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
