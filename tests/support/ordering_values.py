@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from operator import concat
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -44,7 +46,9 @@ _T = TypeVar("_T")
 numbers = st.integers(0, 2**53 - 1) | st.integers(0, 300)
 digests = st.binary(min_size=32, max_size=32)
 signatures = st.binary(min_size=64, max_size=64)
-member_ids = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True)
+_first = string.ascii_letters + string.digits + "_-"
+# As [A-Za-z0-9_-][A-Za-z0-9._-]{0,63}, which takes ten times as long to draw as a regular expression.
+member_ids = st.builds(concat, st.sampled_from(_first), st.text(_first + ".", max_size=63))
 keys = st.builds(StatementKey, st.sampled_from(Phase), numbers, numbers, numbers, digests)
 statements = st.builds(Statement, keys, member_ids, signatures)
 
