@@ -250,8 +250,10 @@ class Network:
 
     async def _pump(self, sender: str, to: str) -> None:
         queue = self._queues[sender, to]
+        await asyncio.sleep(
+            0
+        )  # once for all that waits: a busy loop comes round seldom, and a link must keep up
         while queue:
-            await asyncio.sleep(0)
             message = wire.decode(PeerMessage.FromString(queue.popleft()))
             if self.works(sender, to):
                 await self.nodes[to].driver.receive(sender, message)
