@@ -17,9 +17,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.request import urlopen
@@ -244,8 +244,7 @@ class Operator:
         for block in sections()[title]:
             more = {"NAME": node, "ACP_DIR": AUTHORITY} if block.where == AUTHORITY else {}
             if "$PROPOSAL" in block.code:
-                self.settle()  # whichever node is asked has it
-                more["PROPOSAL"] = [*self.client.list_proposals()][-1].id
+                more["PROPOSAL"] = self.hosts.until(partial(self.newest, others[:3]), "the voters have it")
             self.hosts.run(places[block.where], block.code, **more)
         self.settle()
         self.note(title, node)
@@ -285,6 +284,11 @@ class Operator:
         voters = self.hosts.until(running, "three founders run, sign, and have the proposal")
         self.hosts.run(tuple(voters), f"acp vote {proposal.id} approve --home $NAME")
         self.seen[target] = self.receipt(proposal.id)
+
+    def newest(self, voters: Sequence[str]) -> str | None:
+        """The id of the newest proposal, once it is open at these nodes."""
+        proposal = [*self.client.list_proposals()][-1]
+        return proposal.id if not proposal.decided and self.has(proposal, *voters) else None
 
     def has(self, proposal: Proposal, *nodes: str) -> bool:
         try:
