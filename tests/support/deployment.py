@@ -286,9 +286,9 @@ class Operator:
         self.seen[target] = self.receipt(proposal.id)
 
     def newest(self, voters: Sequence[str]) -> str | None:
-        """The id of the newest proposal, once it is open at these nodes."""
-        proposal = [*self.client.list_proposals()][-1]
-        return proposal.id if not proposal.decided and self.has(proposal, *voters) else None
+        """The id of the newest proposal, once it is the same at all these nodes."""
+        found = {[*self.client.list_proposals(node=voter)][-1].id for voter in voters}
+        return found.pop() if len(found) == 1 else None
 
     def has(self, proposal: Proposal, *nodes: str) -> bool:
         try:
