@@ -31,6 +31,8 @@ FAILOVER_SECONDS = 3 * BASE_TIMEOUT_SECONDS
 
 CLEAR_ERROR_SECONDS = 8.0
 TRIES = 3
+TICK_SECONDS = 0.02
+NOTICED_SECONDS = 0.15
 
 
 def state(cluster: Cluster, node: str) -> ClusterStatus | None:
@@ -75,6 +77,8 @@ class Load:
         handles = [open_folder(cluster.directory).only(node) for node in nodes]
         self._clients = [AsyncClient(handles[index % len(handles)], rounds=3) for index in range(clients)]
         self._is_over = False
+        self.stood_still = 0.0
+        """Seconds since the strike in which this process, which does little, did not get its turn."""
         self.acknowledged: list[float] = []
         self.result = LoadResult()
 
@@ -99,6 +103,7 @@ class Load:
             # `strike` blocks for as long as it takes to end a process, which is short.
             struck = time.monotonic()
             strike()
+            self.stood_still = 0.0
             await self._more_than(len(self.acknowledged) + 20)
         finally:
             self._is_over = True
@@ -110,14 +115,18 @@ class Load:
     async def _more_than(self, count: int) -> None:
         async with asyncio.timeout(WAIT_SECONDS):
             while len(self.acknowledged) <= count:
-                await asyncio.sleep(0.02)
+                due = time.monotonic() + TICK_SECONDS
+                await asyncio.sleep(TICK_SECONDS)
+                late = time.monotonic() - due
+                self.stood_still += late if late > NOTICED_SECONDS else 0.0
 
 
 def strike_under_load(
     cluster: Cluster, others: tuple[str, ...], strike: Callable[[], None]
-) -> tuple[float, dict[str, Decision]]:
+) -> tuple[float, dict[str, Decision], bool]:
     """Seconds from the strike to the first decision that was acknowledged after it and needed a new
-    coordinator, by the blocks' own times, and what was acknowledged in all. Infinite if none was needed."""
+    coordinator, by the blocks' own times; what was acknowledged in all; and whether the seconds say nothing
+    of the cluster: no new coordinator was needed, or the machine stood still."""
     load = Load(cluster, others)
     wall = time.time() - time.monotonic()
     struck = asyncio.run(load.run(strike))
@@ -127,7 +136,7 @@ def strike_under_load(
         entry for entry in all_entries(cluster, "coordinator") if entry.time_ms >= (struck + wall) * 1000
     ]
     if not recorded:  # another one had become the coordinator already
-        return math.inf, load.result.decisions
+        return math.inf, load.result.decisions, True
     tallies = [
         entry.time_ms
         for entry in all_entries(cluster, "tally")
@@ -135,7 +144,7 @@ def strike_under_load(
     ]
     by_block = tallies[0] / 1000 - (struck + wall)
     successors = [answer - struck for answer in after if answer - struck >= by_block - 0.001]
-    return max(by_block, successors[0]), load.result.decisions
+    return max(by_block, successors[0]), load.result.decisions, load.stood_still > 0
 
 
 def fail_over(
@@ -147,13 +156,12 @@ def fail_over(
     """Strike the coordinator, and whom `victims` names with it, under load; check that nothing acknowledged
     is lost, heal them, and check it on them too. Seconds to the next decision, and who was struck.
 
-    It has to be in time once in `TRIES`: a machine that was busy with something else for a second may fail
-    one, a cluster that takes too long fails all."""
+    It has to be in time, also on a slow machine. Only one that stood still meanwhile gets another try."""
     decisions: dict[str, Decision] = {}
     for _ in range(TRIES):
         struck = victims(coordinator(cluster))
         others = tuple(node for node in nodes_of(cluster) if node not in struck)
-        took, acknowledged = strike_under_load(cluster, others, lambda: strike(*struck))  # noqa: B023
+        took, acknowledged, says_nothing = strike_under_load(cluster, others, lambda: strike(*struck))  # noqa: B023
         decisions |= acknowledged
         cluster.settle(answering=len(others))
         for node in others:
@@ -164,6 +172,8 @@ def fail_over(
             assert_known(cluster, node, decisions)
         if took < FAILOVER_SECONDS:
             return took, struck
+        if not says_nothing:
+            break
     raise AssertionError(
         f"the next decision took {took:.3f} s, and not less than {FAILOVER_SECONDS} s before"
     )

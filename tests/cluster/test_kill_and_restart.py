@@ -60,6 +60,7 @@ def test_any_other_node_can_be_killed(cluster: Cluster, index: int) -> None:
     victim = [node for node in NODES if node != leader][index]
     load = under_load(cluster, lambda: cluster.kill(victim))
     assert victim not in load.reachable
+    assert cluster.settle(answering=3).answered == frozenset(NODES) - {victim}
     assert load.complete, "an acknowledged decision is missing, or the records differ"
     assert set(load.load.decisions.values()) == {Decision.APPROVED}
     with cluster.client() as client:
